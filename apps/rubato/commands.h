@@ -1,0 +1,16 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace rubato::app {
+
+/// Adds one subcommand to `app`. What it is to do when chosen goes into `chosen`, which returns the exit code.
+using Chosen = std::function<int()>;
+void add_train(CLI::App& app, Chosen& chosen);
+void add_simulate(CLI::App& app, Chosen& chosen);
+void add_eval(CLI::App& app, Chosen& chosen);
+void add_profile(CLI::App& app, Chosen& chosen);
+void add_list(CLI::App& app, Chosen& chosen);
+
+}  // namespace rubato::app

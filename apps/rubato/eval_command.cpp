@@ -1,0 +1,72 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "commands.h"
+#include "option_flags.h"
+#include "rubato/core/error.h"
+#include "rubato/train/checkpoint.h"
+#include "rubato/train/evaluate.h"
+#include "rubato/train/files.h"
+#include "rubato/train/plan.h"
+
+namespace fs = std::filesystem;
+
+namespace rubato::app {
+namespace {
+
+/// The configuration that lies beside the weights, or in the run folder above them; empty if there is none.
+std::string nearby_config(const fs::path& weights) {
+  for (fs::path folder = fs::absolute(weights).parent_path(); folder != folder.parent_path(); folder = folder.parent_path()) {
+    if (fs::exists(folder / "config.toml")) return (folder / "config.toml").string();
+    if (folder.filename() != "checkpoint" && !folder.filename().string().starts_with("step-")) break;
+  }
+  return "";
+}
+
+int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, const TrainOptions& flags,
+                        const std::string& config_file) {
+  const fs::path weights = find_weights(checkpoint);
+  TrainOptions options = given_options(command, flags, config_file.empty() ? nearby_config(weights) : config_file);
+  options.schedule = "serial";  // evaluation needs no stages
+  options.resume.clear();
+  options.steps = 0;
+  Plan plan = make_plan(options);
+  load_weights(weights, plan.model);
+  const WeightStore store(plan.model, plan.store);
+  const Evaluation test = evaluate(plan.model, store, plan.data->test, plan.stage);
+  if (options.json) {
+    fmt::print("{}\n", nlohmann::ordered_json{{"weights", weights.string()},
+                                              {"test_accuracy", test.accuracy},
+                                              {"test_loss", test.loss},
+                                              {"weights_digest", store.digest()}}
+                           .dump(2));
+  } else {
+    fmt::print("{}: test accuracy {:.2f}%, test loss {:.4f} on {}\n", weights.string(), test.accuracy, test.loss,
+               plan.data->test.name);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Chosen& chosen) {
+  struct Arguments {
+    TrainOptions flags;
+    std::string checkpoint, config_file;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("eval", "accuracy of saved weights on the test split");
+  command->add_option("--checkpoint", arguments->checkpoint, "a run folder, a checkpoint, or a .pt file of named tensors")
+      ->required();
+  add_option_flags(*command, arguments->flags, arguments->config_file);
+  command->callback([=, &chosen] {
+    chosen = [=] {
+      return evaluate_checkpoint(*command, arguments->checkpoint, arguments->flags, arguments->config_file);
+    };
+  });
+}
+
+}  // namespace rubato::app

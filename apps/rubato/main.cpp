@@ -1,0 +1,77 @@
+
+#include <csignal>
+#include <cstdio>
+
+#include "commands.h"
+#include "rubato/core/error.h"
+#include "rubato/train/process.h"
+
+namespace {
+
+constexpr const char* footer = R"(
+Examples:
+  rubato train --model resnet8 --schedule ddg --stages 2 --epochs 8
+  rubato train --schedule pd-asgd --forward-threads 1 --backward-threads 2
+  rubato train --resume runs/20260101-120000-ddg-resnet8
+  rubato simulate --platform uniform:4 --schedule ddg --stages 4 --steps 100
+  rubato eval --checkpoint runs/20260101-120000-ddg-resnet8
+
+Exit codes: 0 done; 2 wrong usage or configuration; 3 data, checkpoint or run folder that cannot be read or written;
+4 training diverged (last good checkpoint kept); 130 interrupted (checkpoint written).)";
+
+/// Names of all options of the subcommand that was being parsed, for "did you mean".
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands()) {
+    for (const CLI::Option* option : sub->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> extras = app.remaining(true);
+  if (!extras.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    const std::string nearest = rubato::nearest_name(extras.front(), option_names(app));
+    return "unknown argument '" + extras.front() + "'" + (nearest.empty() ? "" : ": did you mean '" + nearest + "'?") +
+           " `rubato " + (app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " ") +
+           "--help` lists all.";
+  }
+  return error.what();
+}
+
+int fail(const char* what, rubato::ExitCode code) {
+  std::fprintf(stderr, "rubato: %s\n", what);
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
+  rubato::prepare_process();
+
+  CLI::App app{"rubato trains PyTorch models without lockstep: layers need not wait for the whole backward pass."};
+  app.footer(footer);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "rubato " RUBATO_VERSION);
+  rubato::app::Chosen chosen;
+  rubato::app::add_train(app, chosen);
+  rubato::app::add_simulate(app, chosen);
+  rubato::app::add_eval(app, chosen);
+  rubato::app::add_profile(app, chosen);
+  rubato::app::add_list(app, chosen);
+  try {
+    app.parse(argc, argv);
+    return chosen();
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    return fail(sentence(app, error).c_str(), rubato::ExitCode::usage);
+  } catch (const rubato::Error& error) {
+    return fail(error.what(), error.code());
+  } catch (const std::exception& error) {
+    return fail(rubato::plain_message(error).c_str(), rubato::ExitCode::usage);
+  }
+}

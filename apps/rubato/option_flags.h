@@ -1,0 +1,16 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "rubato/train/options.h"
+
+namespace rubato::app {
+
+/// One flag per row of the options table, bound to `options`; and --config.
+void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file);
+
+/// What `command` was told: the file of --config or the configuration of --resume first, then the flags over it.
+/// `command` has been parsed once already. UsageError when a resumed run would differ in what determines its result.
+TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, const std::string& config_file);
+
+}  // namespace rubato::app

@@ -1,0 +1,84 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "commands.h"
+#include "option_flags.h"
+#include "rubato/train/files.h"
+#include "rubato/train/cuts.h"
+#include "rubato/train/plan.h"
+#include "rubato/train/profile.h"
+
+namespace rubato::app {
+namespace {
+
+void print_table(const Profile& profile) {
+  fmt::print("{:>5}  {:<14} {:>12} {:>14} {:>10} {:>11} {:>12} {:>10}\n", "block", "name", "parameters", "activation KiB",
+             "MFLOP", "forward ms", "backward ms", "update ms");
+  for (std::size_t i = 0; i < profile.blocks.size(); ++i) {
+    const BlockProfile& block = profile.blocks[i];
+    fmt::print("{:>5}  {:<14} {:>12} {:>14} {:>10.1f} {:>11.3f} {:>12.3f} {:>10.3f}\n", i, block.name, block.parameters,
+               block.activation_bytes / 1024, block.flops / 1e6, block.seconds.forward * 1e3,
+               block.seconds.backward * 1e3, block.seconds.update * 1e3);
+  }
+}
+
+/// Speed-up of K stages that never wait: all time over the slowest stage's.
+double ideal_speedup(const std::vector<BlockCost>& costs, const std::vector<int>& cuts) {
+  double all = 0, slowest = 0;
+  std::size_t block = 0;
+  for (std::size_t k = 0; k <= cuts.size(); ++k) {
+    const std::size_t end = k < cuts.size() ? static_cast<std::size_t>(cuts[k]) : costs.size();
+    double stage = 0;
+    for (; block < end; ++block) stage += costs[block].forward + costs[block].backward + costs[block].update;
+    all += stage;
+    slowest = std::max(slowest, stage);
+  }
+  return slowest > 0 ? all / slowest : 1;
+}
+
+int profile_model(const TrainOptions& given, const std::string& output, int repeats) {
+  TrainOptions options = given;
+  options.schedule = "serial";
+  const Plan plan = make_plan(options);
+  const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), repeats);
+  if (!output.empty()) write_atomically(output, to_json(profile));
+  if (options.json) {
+    fmt::print("{}", to_json(profile));
+  } else if (!options.quiet) {
+    print_table(profile);
+    const int most = std::min<int>(4, static_cast<int>(profile.blocks.size()));
+    for (int stages = 2; stages <= most; ++stages) {
+      const std::vector<int> cuts = balanced_cuts(profile.costs(), stages);
+      fmt::print("{} stages: --cuts {}  (at most {:.2f}x serial)\n", stages, fmt::join(cuts, ","),
+                 ideal_speedup(profile.costs(), cuts));
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_profile(CLI::App& app, Chosen& chosen) {
+  struct Arguments {
+    TrainOptions flags;
+    std::string config_file, output;
+    int repeats = 10;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("profile", "cost and bytes per block on this machine; balanced cuts");
+  command->add_option("-o,--output", arguments->output, "write the profile as JSON, for `rubato simulate --profile`");
+  command->add_option("--repeats", arguments->repeats, "measured steps; the median counts")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000));
+  add_option_flags(*command, arguments->flags, arguments->config_file);
+  command->callback([=, &chosen] {
+    chosen = [=] {
+      return profile_model(given_options(*command, arguments->flags, arguments->config_file), arguments->output,
+                           arguments->repeats);
+    };
+  });
+}
+
+}  // namespace rubato::app

@@ -1,0 +1,53 @@
+#include "progress_line.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+
+namespace rubato::app {
+namespace {
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<long>(seconds + 0.5);
+  return whole >= 3600 ? fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
+                       : fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(const Trainer& trainer, bool wanted) {
+  if (!wanted || isatty(STDERR_FILENO) == 0) return;
+  thread_ = std::jthread([this, &trainer](std::stop_token stop) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::mutex mutex;
+    std::condition_variable_any woken;
+    std::unique_lock lock(mutex);
+    while (!woken.wait_for(lock, stop, std::chrono::milliseconds(500), [&] { return stop.stop_requested(); })) {
+      draw(trainer, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    clear();
+  });
+}
+
+ProgressLine::~ProgressLine() = default;
+
+void ProgressLine::clear() {
+  if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);
+}
+
+void ProgressLine::draw(const Trainer& trainer, double seconds) const {
+  const MeterReading now = trainer.reading();
+  const std::int64_t step = trainer.first_step() + now.steps, total = trainer.plan().total_steps;
+  const double rate = static_cast<double>(now.samples) / seconds;
+  const double left = now.steps > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(now.steps) : 0;
+  const std::string line = fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}",
+                                       trainer.plan().options.schedule, step, total, now.loss, rate, duration(left),
+                                       trainer.stopped() ? "  (stopping)" : "");
+  std::fputs(line.c_str(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace rubato::app

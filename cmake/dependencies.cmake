@@ -1,0 +1,21 @@
+# Everything rubato does not write itself. All of it is packaged in Debian 12; `./dev build` installs what is missing.
+find_package(Threads REQUIRED)
+find_package(Torch REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(tomlplusplus REQUIRED)
+find_package(PkgConfig REQUIRED)
+if(RUBATO_SIMULATOR)
+  pkg_check_modules(SIMGRID IMPORTED_TARGET simgrid)
+endif()
+
+# Libraries without a torch header: cheap to compile against.
+add_library(rubato_vendor_light INTERFACE)
+target_link_libraries(rubato_vendor_light INTERFACE Threads::Threads nlohmann_json::nlohmann_json spdlog::spdlog)
+
+add_library(rubato_torch INTERFACE)
+target_link_libraries(rubato_torch INTERFACE ${TORCH_LIBRARIES})

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace rubato {
+
+enum class EventKind { take_batch, read, publish, publish_buffers, send, receive, compute, sleep };
+
+/// Lower-case word used in transcripts and traces: "take", "read", "publish", ...
+const char* to_string(EventKind kind);
+
+/// One thing that a role did to the outside world. Fields that do not apply stay at -1 or empty.
+struct Event {
+  EventKind kind;
+  int block = -1;               ///< read, publish
+  std::int64_t version = -1;    ///< read, publish: version of the block's weights
+  std::int64_t staleness = -1;  ///< publish: version before it minus version at which the gradient was evaluated
+  std::int64_t batch = -1;      ///< take, send, receive, compute
+  std::string what = {};        ///< compute: "forward", ...; send, receive: name of the channel
+};
+
+/// Receives events. Called from any role, one call at a time per role; implementations synchronise themselves.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  /// `begin` and `end` in seconds of the runtime's clock; equal for events without duration.
+  virtual void add(const std::string& role, const Event& event, double begin, double end) = 0;
+};
+
+}  // namespace rubato

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace rubato {
+
+/// Samples held in memory in the form in which they lie on disk; turned into floats batch by batch.
+struct Dataset {
+  std::string name;
+  /// Images: uint8, N x channels x height x width. Text: int64, N x length (token ids).
+  torch::Tensor inputs;
+  /// Images: int64, N. Text: int64, N x length (the inputs shifted by one).
+  torch::Tensor targets;
+  std::int64_t classes = 0;
+  /// Per channel, of pixels scaled to [0, 1]; empty for text.
+  std::vector<double> mean, deviation;
+
+  std::int64_t size() const { return inputs.size(0); }
+  bool is_text() const { return inputs.scalar_type() == torch::kInt64; }
+};
+
+struct DataSplit {
+  Dataset train, test;
+};
+
+/// Names that `load_dataset` knows: fashion-mnist, mnist, cifar10, cifar100, text.
+std::vector<std::string> dataset_names();
+
+/// Reads `name` from `directory`. Empty: /usr/share/datasets/fashion-mnist, where Debian's dataset-fashion-mnist puts
+/// it; /usr/lib/bible.data of Debian's bible-kjv-text for "text"; else data/NAME below the working directory. For
+/// "text" `directory` may also name one file; its last tenth is the test split and `sequence_length` characters make
+/// one sample. Throws UsageError for an unknown name, DataError (which file, expected and found) for missing, truncated
+/// or wrong files.
+DataSplit load_dataset(const std::string& name, const std::string& directory, std::int64_t sequence_length = 64);
+
+}  // namespace rubato

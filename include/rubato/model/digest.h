@@ -1,0 +1,26 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+
+struct evp_md_ctx_st;
+
+namespace rubato {
+
+/// SHA-256 over named tensors.
+class Digest {
+ public:
+  Digest();
+  ~Digest();
+  void add(const std::string& name, const torch::Tensor& tensor);
+  void add_bytes(const void* data, std::size_t size);
+  /// Lower-case hexadecimal; ends the digest.
+  std::string hex();
+
+ private:
+  evp_md_ctx_st* context_;
+};
+
+}  // namespace rubato

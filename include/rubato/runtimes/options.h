@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rubato/context/runtime.h"
+#include "rubato/core/event.h"
+
+namespace rubato {
+
+/// An artificial delay before every `compute` of one role: uniform in [low_ms, high_ms], from the role's own random stream.
+struct InjectedDelay {
+  std::string role;
+  double low_ms = 0, high_ms = 0;
+};
+
+struct RuntimeOptions {
+  std::uint64_t seed = 1;
+  std::vector<InjectedDelay> delays;
+  EventSink* events = nullptr;  ///< receives every event of every role; not owned; null: none
+  /// Threads: called at the start of each role's thread (intra-op threads are set here).
+  std::function<void()> on_thread_start;
+};
+
+/// "ROLE:MS" or "ROLE:LOW-HIGH"; UsageError otherwise.
+InjectedDelay parse_delay(const std::string& text);
+
+/// Roles on threads of this process.
+std::unique_ptr<Runtime> make_thread_runtime(const RuntimeOptions& options);
+
+/// Hosts of the simulated platform.
+struct SimulatedPlatform {
+  int hosts = 1;
+  int cores_per_host = 1;
+  double link_bytes_per_second = 12.5e9;
+  double link_latency_seconds = 5e-6;
+};
+
+/// "uniform:N": N hosts of one core each, joined pairwise. UsageError otherwise.
+SimulatedPlatform parse_platform(const std::string& text);
+
+/// Roles in virtual time on SimGrid, one at a time, in the order of virtual time. Only one may exist in a process at a time.
+/// UsageError when built without SimGrid.
+std::unique_ptr<Runtime> make_simulator(const SimulatedPlatform& platform, const RuntimeOptions& options);
+
+}  // namespace rubato

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+namespace rubato {
+
+/// A batch that has been through the loss.
+struct StepReport {
+  std::int64_t batch = 0, samples = 0, correct = 0, predictions = 0;
+  double loss = 0;
+  double time = 0;  ///< of the runtime's clock
+};
+
+/// Told of every batch, from whichever role computed its loss. Thread-safe.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  /// Throws DivergedError when the loss is not finite, which ends the run.
+  virtual void step(const StepReport& report) = 0;
+};
+
+/// Seconds that one block of one batch takes on a device of speed 1. Only virtual time reads them.
+struct BlockCost {
+  double forward = 0, backward = 0, update = 0;
+};
+
+}  // namespace rubato

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rubato/context/runtime.h"
+#include "rubato/schedules/replica.h"
+
+namespace rubato {
+
+/// How one replica turns batches into gradients. Lives for a whole run; between two calls of `roles` nothing of it executes.
+class Schedule {
+ public:
+  virtual ~Schedule() = default;
+  /// The roles of one segment. Each takes batches (or what others made of them) until the source ends, leaves in the schedule
+  /// whatever is still in flight, and returns.
+  virtual std::vector<Role> roles() = 0;
+  /// What is in flight between segments; nothing by default.
+  virtual void save(torch::serialize::OutputArchive&) const {}
+  /// Restores what `save` wrote, so that the next segment continues bit for bit.
+  virtual void load(torch::serialize::InputArchive&) {}
+};
+
+/// Choices of all schedules; each reads its own.
+struct ScheduleOptions {
+  std::string name = "serial";
+  int workers = 2;            ///< hogwild: threads on one replica, >= 1
+  int forward_threads = 1;    ///< pd-asgd, >= 1
+  int backward_threads = 2;   ///< pd-asgd, >= 1
+  int max_in_flight = 0;      ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
+  Publish publish = Publish::block;
+  std::vector<int> cuts;      ///< ddg: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+};
+
+std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_ddg(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_pd_asgd(Replica& replica, const ScheduleOptions& options);
+
+/// One row of `rubato list schedules`, and all that the rest of rubato knows of a schedule.
+struct ScheduleEntry {
+  std::string name;
+  std::string summary;
+  std::string paper;
+  /// Roles that want a processor of their own.
+  int (*width)(const ScheduleOptions&);
+  std::unique_ptr<Schedule> (*make)(Replica&, const ScheduleOptions&);
+  bool uses_cuts;       ///< needs the model cut into stages
+  bool fixed_protocol;  ///< same bits whatever the timing
+};
+
+const std::vector<ScheduleEntry>& schedules();
+/// Throws UsageError with the nearest known name.
+const ScheduleEntry& find_schedule(const std::string& name);
+
+/// What `max_in_flight` 0 stands for: forward + backward threads - 1, at least 2. One pass less than there are threads keeps all
+/// processors busy when they are as many as the passes, and gradients fresher.
+int default_passes_in_flight(const ScheduleOptions& options);
+
+/// UsageError where the numbers are out of range or cannot work with a model of `blocks` blocks.
+void check(const ScheduleOptions& options, int blocks);
+
+}  // namespace rubato

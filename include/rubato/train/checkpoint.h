@@ -1,0 +1,61 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rubato/model/weight_store.h"
+#include "rubato/schedules/schedule.h"
+
+namespace rubato {
+
+/// How far a run had come.
+struct Progress {
+  std::int64_t step = 0;  ///< batches taken
+  double seconds = 0, virtual_seconds = 0;
+  std::optional<double> seconds_to_target;
+};
+
+/// The folder `checkpoint/` of a run: one folder per checkpoint (`step-00000469/`) and the file `latest` that names the newest
+/// complete one. A checkpoint holds
+///   weights.pt   a dictionary of tensors by name, for `torch.load` in Python,
+///   state.pt     weights, versions, optimizer and passes in flight, for `--resume`,
+///   config.toml  the resolved options,
+///   state.json   progress, and size and SHA-256 of the other files.
+/// It is written beside the others and renamed into place, so that there is always a complete one.
+class CheckpointFolder {
+ public:
+  explicit CheckpointFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  /// Keeps the newest two and removes older ones. DataError when it cannot be written; earlier checkpoints are then untouched.
+  void write(const Progress& progress, const WeightStore& store, const Schedule& schedule, const std::string& config);
+
+  struct Found {
+    std::filesystem::path folder;
+    Progress progress;
+  };
+  /// The newest checkpoint whose files are all there and intact. `rejected`, if given, receives one sentence per newer one that
+  /// is not. Empty if there is none.
+  std::optional<Found> newest(std::vector<std::string>* rejected = nullptr) const;
+
+  /// DataError if `found` does not fit.
+  static void load(const Found& found, WeightStore& store, Schedule& schedule);
+
+ private:
+  std::vector<std::filesystem::path> by_age() const;
+  std::filesystem::path folder_;
+};
+
+/// A `weights.pt`: dictionary of tensors by name.
+std::string weights_file(const WeightStore& store);
+
+/// `path`: a run folder, a checkpoint folder, one checkpoint, or a .pt file with a dictionary of tensors by name (written here or
+/// by Python's `torch.save(model.state_dict(), path)`). Returns the file with the weights. DataError if there is none.
+std::filesystem::path find_weights(const std::filesystem::path& path);
+
+/// Copies the weights in `file` into the prototypes of `model`. DataError naming the first tensor that is missing or of another
+/// shape.
+void load_weights(const std::filesystem::path& file, Model& model);
+
+}  // namespace rubato

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <string>
+
+#include "rubato/schedules/observer.h"
+
+namespace rubato {
+
+/// Lines of JSON appended to `metrics.jsonl`. Thread-safe. A line that cannot be written (full disk) is lost, the run is not; the
+/// first loss is remembered.
+class MetricsLog {
+ public:
+  /// Keeps lines of steps up to `from_step`: a resumed run goes on from there.
+  MetricsLog(std::filesystem::path file, std::int64_t from_step);
+  void write(const std::string& json_line);
+  bool failed() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::ofstream file_;
+  bool failed_ = false;
+};
+
+/// What the meter knows at one moment.
+struct MeterReading {
+  std::int64_t steps = 0, samples = 0;  ///< since the run began (a resumed run: since it was resumed)
+  double loss = 0;                      ///< mean over the last window of batches
+  double epoch_loss = 0;                ///< mean over samples since `begin_epoch`
+};
+
+/// Counts batches, averages the loss, stops a run that diverges. Called by the roles that compute losses.
+class StepMeter final : public StepObserver {
+ public:
+  static constexpr std::int64_t window = 50;  ///< batches per line of metrics
+
+  explicit StepMeter(MetricsLog* log) : log_(log) {}
+  void step(const StepReport& report) override;
+  void begin_epoch();
+  MeterReading reading() const;
+
+ private:
+  MetricsLog* log_;
+  mutable std::mutex mutex_;  ///< guards everything below
+  MeterReading now_;
+  double window_loss_ = 0, epoch_loss_ = 0, window_begin_ = 0;
+  std::int64_t window_steps_ = 0, window_samples_ = 0, epoch_samples_ = 0;
+};
+
+}  // namespace rubato

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace rubato {
+
+/// Everything that determines a run. One field per flag of `rubato train`; meaning, unit and range stand in
+/// options_table.h, from which the command line, the TOML reader and writer and the checks are made.
+struct TrainOptions {
+  std::string data = "fashion-mnist", data_dir;
+  int sequence_length = 64;
+  bool augment = false, no_shuffle = false;
+  int batch_size = 128;
+  int prefetch = 4;
+
+  std::string model = "resnet8";
+  int width = 0;
+  std::optional<double> dropout;
+  std::string init_from;
+
+  std::string schedule = "serial";
+  int stages = 2;
+  std::string cuts = "auto";
+  int workers = 2;
+  int forward_threads = 1, backward_threads = 2, max_in_flight = 0;
+  std::string publish = "block", stale_weights = "stashed", staleness_scaling = "none";
+
+  std::string coupling = "none";
+  int replicas = 1;
+
+  std::string optimizer = "sgd";
+  std::optional<double> lr, momentum, weight_decay;
+  bool nesterov = false;
+  std::string lr_schedule = "cosine";
+  double warmup_epochs = 0, lr_step_epochs = 1, lr_step_factor = 0.1;
+  double clip_norm = 0, clip_value = 0;
+
+  int epochs = 1;
+  std::optional<std::int64_t> steps;
+  std::optional<double> target_accuracy;
+
+  std::string precision = "fp32", memory_format = "contiguous", device = "cpu";
+  std::uint64_t seed = 1;
+  int threads_per_role = 1;
+  std::vector<std::string> inject_delay;
+
+  std::string run_dir, resume;
+  std::int64_t checkpoint_every = 0;
+  bool trace = false, quiet = false, json = false;
+
+  bool operator==(const TrainOptions&) const = default;
+};
+
+/// Replaces every default that depends on another option by its value (learning rate by optimizer, passes in flight, ...), so
+/// that the written configuration says what ran. Throws UsageError for values outside their range and for combinations that
+/// cannot work.
+TrainOptions resolve(TrainOptions options);
+
+/// The options as a TOML document whose keys are the flags' names.
+std::string to_toml(const TrainOptions& options);
+/// The reverse. Keys that are missing keep their default; UsageError for unknown keys and wrong types, with line and column.
+TrainOptions from_toml(const std::string& text, const std::string& file_name, TrainOptions defaults = {});
+
+}  // namespace rubato

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <limits>
+#include <string>
+
+#include "rubato/train/options.h"
+
+namespace rubato {
+
+/// What a visitor learns of one option besides its field.
+struct OptionInfo {
+  const char* name;   ///< flag without dashes; key in TOML
+  const char* group;  ///< heading in --help
+  const char* help;   ///< meaning and unit
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool identity = true;  ///< a resumed run must have the same value
+};
+
+/// Calls `visit(info, field)` for every option. `Options` is TrainOptions or const TrainOptions.
+template <class Options, class Visitor>
+void visit_options(Options& o, Visitor&& visit) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const char* group = "Data";
+  visit(OptionInfo{"data", group, "data set: fashion-mnist, mnist, cifar10, cifar100, text"}, o.data);
+  visit(OptionInfo{"data-dir", group, "folder (text: folder or file) of the data; empty: the data set's usual place", -inf,
+                   inf, false},
+        o.data_dir);
+  visit(OptionInfo{"sequence-length", group, "text: characters per sample", 1}, o.sequence_length);
+  visit(OptionInfo{"augment", group, "images: random horizontal flip and crop, the same for the same seed"}, o.augment);
+  visit(OptionInfo{"no-shuffle", group, "take the samples in the order of the file"}, o.no_shuffle);
+  visit(OptionInfo{"batch-size", group, "samples per batch", 1}, o.batch_size);
+  visit(OptionInfo{"prefetch", group, "batches prepared ahead by a thread of their own; 0: none", 0, inf, false},
+        o.prefetch);
+
+  group = "Model";
+  visit(OptionInfo{"model", group, "name from `rubato list models`"}, o.model);
+  visit(OptionInfo{"width", group, "base width of the model; 0: its own", 0}, o.width);
+  visit(OptionInfo{"dropout", group, "dropout probability, where the model has dropout", 0, 1}, o.dropout);
+  visit(OptionInfo{"init-from", group, "weights to start from: a run, a checkpoint, or a .pt file written by Python", -inf,
+                   inf, false},
+        o.init_from);
+
+  group = "Schedule";
+  visit(OptionInfo{"schedule", group, "how batches become gradients; see `rubato list schedules`"}, o.schedule);
+  visit(OptionInfo{"stages", group, "ddg: number of stages K", 1}, o.stages);
+  visit(OptionInfo{"cuts", group, "ddg: first block of each further stage, for example 2,4; auto: balanced by a profile"},
+        o.cuts);
+  visit(OptionInfo{"workers", group, "hogwild: threads", 1}, o.workers);
+  visit(OptionInfo{"forward-threads", group, "pd-asgd: forward threads F", 1}, o.forward_threads);
+  visit(OptionInfo{"backward-threads", group, "pd-asgd: backward threads B", 1}, o.backward_threads);
+  visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0},
+        o.max_in_flight);
+  visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},
+        o.publish);
+  visit(OptionInfo{"stale-weights", group, "weights of a delayed backward: stashed, live or replayed"}, o.stale_weights);
+  visit(OptionInfo{"staleness-scaling", group, "none, or inverse: gradients times 1 / (1 + staleness)"},
+        o.staleness_scaling);
+
+  group = "Replicas";
+  visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
+  visit(OptionInfo{"replicas", group, "number of replicas", 1}, o.replicas);
+
+  group = "Optimizer";
+  visit(OptionInfo{"optimizer", group, "sgd, adam, adamw, rmsprop, adagrad"}, o.optimizer);
+  visit(OptionInfo{"lr", group, "learning rate; default by optimizer: sgd 0.1, adagrad 0.01, others 0.001", 0}, o.lr);
+  visit(OptionInfo{"momentum", group, "sgd (default 0.9), rmsprop (default 0)", 0, 1}, o.momentum);
+  visit(OptionInfo{"nesterov", group, "sgd: Nesterov momentum"}, o.nesterov);
+  visit(OptionInfo{"weight-decay", group, "default: sgd 5e-4, adamw 0.01, others 0", 0}, o.weight_decay);
+  visit(OptionInfo{"lr-schedule", group, "constant, step or cosine"}, o.lr_schedule);
+  visit(OptionInfo{"warmup-epochs", group, "epochs of linear warm-up of the learning rate", 0}, o.warmup_epochs);
+  visit(OptionInfo{"lr-step-epochs", group, "step: epochs between two cuts", 0}, o.lr_step_epochs);
+  visit(OptionInfo{"lr-step-factor", group, "step: factor of each cut", 0, 1}, o.lr_step_factor);
+  visit(OptionInfo{"clip-norm", group, "largest L2 norm of a block's gradient; 0: no clipping", 0}, o.clip_norm);
+  visit(OptionInfo{"clip-value", group, "largest absolute value in a gradient; 0: no clipping", 0}, o.clip_value);
+
+  group = "Run";
+  visit(OptionInfo{"epochs", group, "passes over the training data", 0, inf, false}, o.epochs);
+  visit(OptionInfo{"steps", group, "batches in all, instead of --epochs; 0: only write the initial weights", 0, inf, false},
+        o.steps);
+  visit(OptionInfo{"target-accuracy", group, "stop once the test accuracy in percent is reached", 0, 100, false},
+        o.target_accuracy);
+  visit(OptionInfo{"seed", group, "of weights, order, augmentation, dropout", 0}, o.seed);
+  visit(OptionInfo{"precision", group, "fp32, or bf16 (autocast in forward; weights stay fp32)"}, o.precision);
+  visit(OptionInfo{"memory-format", group, "of image activations: contiguous or channels-last"}, o.memory_format);
+  visit(OptionInfo{"device", group, "cpu, cuda, cuda:N"}, o.device);
+  visit(OptionInfo{"threads-per-role", group, "intra-op threads of each role", 1, inf, false}, o.threads_per_role);
+  visit(OptionInfo{"inject-delay", group, "ROLE:MS or ROLE:LOW-HIGH, wait before each computation of a role; repeatable",
+                   -inf, inf, false},
+        o.inject_delay);
+  visit(OptionInfo{"run-dir", group, "the run folder; empty: a new one under runs/", -inf, inf, false}, o.run_dir);
+  visit(OptionInfo{"resume", group, "continue the run in this folder from its newest complete checkpoint", -inf, inf, false},
+        o.resume);
+  visit(OptionInfo{"checkpoint-every", group, "batches between checkpoints; 0: one per epoch", 0, inf, false},
+        o.checkpoint_every);
+  visit(OptionInfo{"trace", group, "write trace.json (Chrome trace, opens in Perfetto) and transcript.txt", -inf, inf, false}, o.trace);
+  visit(OptionInfo{"quiet", group, "print errors only", -inf, inf, false}, o.quiet);
+  visit(OptionInfo{"json", group, "print the summary as JSON on standard output", -inf, inf, false}, o.json);
+}
+
+}  // namespace rubato

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rubato/data/batch_source.h"
+#include "rubato/model/stage.h"
+#include "rubato/schedules/replica.h"
+
+namespace rubato {
+
+/// What one block costs for one batch.
+struct BlockProfile {
+  std::string name;
+  std::int64_t parameters = 0;        ///< elements
+  std::int64_t activation_bytes = 0;  ///< of the block's output
+  double flops = 0;                   ///< multiply-adds counted as 2, of one forward pass
+  BlockCost seconds;                  ///< on this machine, one intra-op thread; 0 where not measured
+};
+
+struct Profile {
+  std::vector<BlockProfile> blocks;
+  std::vector<BlockCost> costs() const;
+};
+
+/// Runs `batch` through the model `repeats` times and takes the median per block. The model's weights are not changed.
+Profile measure_profile(const Model& model, const StageOptions& options, const StoreOptions& store, const Batch& batch,
+                        int repeats);
+
+/// Costs that depend on the model and the batch alone: floating-point operations counted from the operators that a forward pass
+/// calls, at `flops_per_second`; backward twice forward. What the simulator uses unless given measured costs.
+Profile count_profile(const Model& model, const StageOptions& options, const Batch& batch, double flops_per_second);
+
+/// JSON as `rubato profile -o FILE` writes it, and back. DataError naming `file_name` and the reason.
+std::string to_json(const Profile& profile);
+Profile profile_from_json(const std::string& text, const std::string& file_name);
+
+}  // namespace rubato

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "rubato/train/checkpoint.h"
+#include "rubato/train/evaluate.h"
+#include "rubato/train/meter.h"
+#include "rubato/train/plan.h"
+#include "rubato/train/trace.h"
+
+namespace rubato {
+
+class EventFile;
+
+/// Told how a run goes, on the thread that called `Trainer::run`, between segments.
+class TrainListener {
+ public:
+  virtual ~TrainListener() = default;
+  virtual void note(const std::string& sentence) = 0;  ///< a warning: a damaged checkpoint was passed over, ...
+  virtual void epoch_done(std::int64_t epoch, double train_loss, const Evaluation& test, double samples_per_second) = 0;
+};
+
+/// One run: weights, schedule, runtime, run folder. Made once, run once.
+class Trainer {
+ public:
+  /// Makes the run folder, or opens it when `plan.options.resume` names it. `listener` may be null; it outlives the trainer.
+  Trainer(Plan plan, TrainListener* listener);
+  ~Trainer();
+
+  /// Trains, evaluates after every epoch, writes checkpoints, metrics and the summary. Throws DivergedError when the loss is not
+  /// finite (the last good checkpoint stays) and DataError when the run folder cannot be written.
+  void run();
+
+  /// Ends the run soon: passes in flight finish or stay in flight, a checkpoint is written, `run` returns. May be called from a
+  /// signal handler.
+  void request_stop();
+  bool stopped() const { return stop_requested_; }
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const Plan& plan() const { return plan_; }
+  MeterReading reading() const { return meter_->reading(); }
+  std::int64_t first_step() const { return progress_at_start_.step; }
+  double training_seconds() const;  ///< so far, evaluation left out; not during `run`
+  const Trace& trace() const { return trace_; }
+  WeightStore& store() { return *store_; }
+
+  /// The content of summary.json.
+  std::string summary() const;
+
+ private:
+  void open_folder();
+  std::string saved_config() const;
+  void resume();
+  void run_segment(std::int64_t end);
+  std::int64_t segment_end(std::int64_t step) const;
+  void finish_epoch();
+  void write_checkpoint();
+  void write_outputs();
+  bool target_reached() const;
+
+  Plan plan_;
+  TrainListener* listener_;
+  std::filesystem::path folder_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<EventFile> events_;
+  std::unique_ptr<StepMeter> meter_;
+  Trace trace_;
+  std::unique_ptr<WeightStore> store_;
+  std::unique_ptr<BatchSource> source_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<Schedule> schedule_;
+  std::unique_ptr<Runtime> runtime_;
+  Progress progress_, progress_at_start_;
+  std::int64_t last_checkpoint_ = -1;
+  Evaluation test_;
+  std::string status_ = "running";
+  std::atomic<bool> stop_requested_{false};
+};
+
+/// Trains as `options` say and returns the finished trainer: the C++ API's shortest way.
+std::unique_ptr<Trainer> train(const TrainOptions& options, const RuntimeChoice& runtime = {},
+                               TrainListener* listener = nullptr);
+
+}  // namespace rubato

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "rubato/data/dataset.h"
+
+namespace rubato {
+
+/// One row of the table of known data sets.
+struct DatasetEntry {
+  std::string name;
+  std::string directory;   ///< where it is looked for when the user names no place
+  std::string how_to_get;  ///< end of the sentence "... not found; "
+  std::int64_t classes;    ///< 0: found out from the text
+  std::vector<double> mean, deviation;
+  DataSplit (*load)(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+};
+
+/// IDX files of MNIST and its relatives: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., plain or gzip.
+DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+
+/// CIFAR's binary version; `place` holds the files themselves or the folder that the archive unpacks to.
+DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+
+/// A text as characters: see text.cpp.
+DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+
+/// DataError unless 0 <= label < classes.
+void check_label(const std::filesystem::path& path, std::int64_t sample, std::int64_t label, std::int64_t classes);
+
+/// An image data set with everything that `entry` says about it.
+Dataset image_dataset(const DatasetEntry& entry, torch::Tensor images, torch::Tensor labels);
+
+}  // namespace rubato

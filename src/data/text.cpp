@@ -1,0 +1,89 @@
+// A text as characters. The vocabulary is the sorted list of the distinct bytes of the whole file, a token the place of
+// a byte in it. The last tenth of the file is the test split. Samples of `sequence_length` characters do not overlap;
+// the target of a character is the one after it, so each split leaves at least its last character without a sample of
+// its own.
+#include <array>
+
+#include "data/bible.h"
+#include "data/files.h"
+#include "data/formats.h"
+#include "rubato/core/error.h"
+
+namespace rubato {
+namespace {
+
+bool is_text_name(const std::filesystem::path& path) {
+  return path.extension() == ".txt" || (path.extension() == ".gz" && path.stem().extension() == ".txt");
+}
+
+/// The one text in a folder: bible.data, or else the only *.txt or *.txt.gz. Several would make the choice a guess.
+std::filesystem::path only_text_in(const DatasetEntry& entry, const std::filesystem::path& directory) {
+  std::error_code ignored;  // what cannot be read counts as not there
+  if (std::filesystem::is_regular_file(directory / "bible.data", ignored)) return directory / "bible.data";
+  std::vector<std::filesystem::path> found;
+  for (const auto& file : std::filesystem::directory_iterator(directory, ignored)) {
+    if (file.is_regular_file(ignored) && is_text_name(file.path())) found.push_back(file.path());
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty()) throw DataError(directory.string() + ": no *.txt file found; " + entry.how_to_get);
+  throw DataError(directory.string() + ": found " + std::to_string(found.size()) +
+                  " *.txt files, expected one; name the file itself with --data-dir");
+}
+
+FileBytes read_text(const DatasetEntry& entry, const std::filesystem::path& place) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(place, ignored)) throw DataError(place.string() + ": not found; " + entry.how_to_get);
+  const bool folder = std::filesystem::is_directory(place, ignored);
+  const FileBytes file = read_bytes(folder ? only_text_in(entry, place) : place);
+  require_whole(file);
+  return is_compressed_text(file) ? expand_compressed_text(file) : file;
+}
+
+/// Token of every byte that occurs in the text; the others are never looked up.
+struct Vocabulary {
+  explicit Vocabulary(const FileBytes& text) {
+    std::array<bool, 256> present{};
+    for (const std::uint8_t byte : *text.bytes) present[byte] = true;
+    for (std::size_t byte = 0; byte < present.size(); ++byte) {
+      if (present[byte]) token[byte] = size++;
+    }
+  }
+  std::array<std::int64_t, 256> token{};
+  std::int64_t size = 0;
+};
+
+torch::Tensor tokens_of(const FileBytes& text, const Vocabulary& vocabulary) {
+  torch::Tensor tokens = torch::empty({static_cast<std::int64_t>(text.size())}, torch::kInt64);
+  auto* out = tokens.data_ptr<std::int64_t>();
+  for (const std::uint8_t byte : *text.bytes) *out++ = vocabulary.token[byte];
+  return tokens;
+}
+
+/// Inputs and targets are two views of the same tokens.
+Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::int64_t length, std::int64_t classes) {
+  const std::int64_t count = (tokens.size(0) - 1) / length;
+  const auto from = [&](std::int64_t begin) { return tokens.narrow(0, begin, count * length).view({count, length}); };
+  return {entry.name, from(0), from(1), classes, {}, {}};
+}
+
+}  // namespace
+
+DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t length) {
+  if (length < 1) {
+    throw UsageError("sequence length " + std::to_string(length) + " makes no sample: it must be at least 1");
+  }
+  const FileBytes text = read_text(entry, place);
+  const auto size = static_cast<std::int64_t>(text.size()), test_size = size / 10;
+  if ((test_size - 1) / length < 1) {
+    throw DataError(text.path.string() + ": found " + std::to_string(size) + " characters, expected at least " +
+                    std::to_string(10 * (length + 1)) + " for one test sample of " + std::to_string(length) +
+                    "; use a longer text or shorter sequences");
+  }
+  const Vocabulary vocabulary(text);
+  const torch::Tensor tokens = tokens_of(text, vocabulary);
+  const std::int64_t train_size = size - test_size;
+  return {samples_of(entry, tokens.narrow(0, 0, train_size), length, vocabulary.size),
+          samples_of(entry, tokens.narrow(0, train_size, test_size), length, vocabulary.size)};
+}
+
+}  // namespace rubato

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "rubato/model/model.h"
+#include "rubato/model/weight_store.h"
+
+namespace rubato {
+
+/// One private copy of a block's module. Its parameters share storage with a snapshot while it is lent out; its buffers are its
+/// own, because a forward pass writes them.
+class ModuleInstance {
+ public:
+  ModuleInstance(const Block& block, torch::Device device);
+  /// Makes the module compute with `weights`. A graph recorded earlier by this instance would silently use them too, which is
+  /// what `--stale-weights live` wants and nobody else does.
+  void bind_parameters(const Snapshot& weights);
+  void bind_buffers(const Snapshot& weights);
+
+  torch::nn::AnyModule module;
+  std::vector<torch::Tensor> parameters, buffers;
+};
+
+/// Instances of one block, lent to passes in flight. Thread-safe.
+class ModulePool : public std::enable_shared_from_this<ModulePool> {
+ public:
+  ModulePool(Block block, torch::Device device) : block_(std::move(block)), device_(device) {}
+  using Lease = std::shared_ptr<ModuleInstance>;
+  /// An instance in training mode, bound to `weights`; goes back when the lease ends.
+  Lease lend(const Snapshot& weights);
+  /// How many instances exist: the largest number of passes that were in flight at once.
+  std::size_t created() const;
+
+ private:
+  Block block_;
+  torch::Device device_;
+  mutable std::mutex mutex_;  ///< guards the two below
+  std::vector<std::unique_ptr<ModuleInstance>> idle_;
+  std::size_t created_ = 0;
+};
+
+}  // namespace rubato

@@ -1,0 +1,115 @@
+#include "rubato/model/stage.h"
+
+#include "rubato/model/autocast.h"
+#include "model/module_pool.h"
+#include "rubato/core/error.h"
+#include "rubato/model/dropout.h"
+
+namespace rubato {
+
+StaleWeights parse_stale_weights(const std::string& name) {
+  if (name == "stashed") return StaleWeights::stashed;
+  if (name == "live") return StaleWeights::live;
+  if (name == "replayed") return StaleWeights::replayed;
+  throw unknown_name("meaning of --stale-weights", name, {"stashed", "live", "replayed"});
+}
+
+Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
+    : first_(first), last_(last), options_(options), loss_(model.loss) {
+  for (int i = first; i < last; ++i) {
+    pools_.push_back(std::make_shared<ModulePool>(model.blocks.at(i), options.device));
+  }
+}
+
+Stage::~Stage() = default;
+
+Pass Stage::forward(std::vector<Snapshot> weights, const torch::Tensor& input, std::int64_t batch,
+                    std::vector<std::vector<torch::Tensor>>* buffers_after) const {
+  Pass pass;
+  pass.batch_ = batch;
+  pass.weights_ = std::move(weights);
+  pass.input_ = input.to(options_.device);
+  if (options_.channels_last && pass.input_.dim() == 4) {
+    pass.input_ = pass.input_.contiguous(torch::MemoryFormat::ChannelsLast);
+  }
+  const bool replayed_later = options_.stale_weights == StaleWeights::replayed;
+  torch::AutoGradMode record(!replayed_later);
+  run(pass, buffers_after);
+  if (replayed_later) pass.blocks_.clear();
+  return pass;
+}
+
+void Stage::run(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const {
+  pass.blocks_.clear();
+  torch::Tensor activation = pass.input_;
+  for (int local = 0; local < size(); ++local) {
+    activation = run_block(pass, local, activation);
+    if (buffers_after == nullptr) continue;
+    std::vector<torch::Tensor> buffers;
+    for (const torch::Tensor& buffer : pass.blocks_.back().instance->buffers) buffers.push_back(buffer.detach());
+    buffers_after->push_back(std::move(buffers));
+  }
+  pass.output_ = activation.detach();
+}
+
+torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input) const {
+  Pass::BlockPass block;
+  block.instance = pools_[local]->lend(pass.weights_.at(local));
+  block.input = input.detach();
+  const bool wants_input_gradient = first_ + local > 0;
+  if (wants_input_gradient && block.input.is_floating_point()) block.input.requires_grad_(true);
+  const PassKeyScope random({.seed = options_.seed,
+                             .batch = static_cast<std::uint64_t>(pass.batch_),
+                             .block = static_cast<std::uint64_t>(first_ + local)});
+  const AutocastScope autocast(options_.bf16);
+  block.output = block.instance->module.forward<torch::Tensor>(block.input);
+  pass.blocks_.push_back(std::move(block));
+  return pass.blocks_.back().output;
+}
+
+LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
+  torch::AutoGradMode record(true);
+  const torch::Tensor output = pass.output_.detach().requires_grad_(true);
+  const torch::Tensor labels = target.to(options_.device);
+  const torch::Tensor value = loss_(output.to(torch::kFloat32), labels);
+  LossResult result;
+  result.loss = value.item<double>();
+  result.grad_output = torch::autograd::grad({value}, {output})[0];
+  if (output.dim() == labels.dim() + 1) {
+    result.correct = output.detach().argmax(-1).eq(labels).sum().item<std::int64_t>();
+    result.predictions = labels.numel();
+  }
+  return result;
+}
+
+void Stage::rebind(Pass& pass, int local, const Snapshot& weights) const {
+  pass.blocks_.at(local).instance->bind_parameters(weights);
+  pass.weights_.at(local).parameters = weights.parameters;
+}
+
+void Stage::replay(Pass& pass, std::vector<Snapshot> weights) const {
+  torch::AutoGradMode record(true);
+  pass.weights_ = std::move(weights);
+  run(pass, nullptr);
+}
+
+std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor& grad) const {
+  Pass::BlockPass block = std::move(pass.blocks_.at(local));
+  pass.output_.reset();
+  std::vector<torch::Tensor> inputs = block.instance->parameters;
+  const bool input_gradient = block.input.requires_grad();
+  if (input_gradient) inputs.push_back(block.input);
+  std::vector<torch::Tensor> gradients(inputs.size());
+  if (block.output.requires_grad() && grad.defined()) {
+    gradients = torch::autograd::grad({block.output}, inputs, {grad}, /*retain_graph=*/false, /*create_graph=*/false,
+                                      /*allow_unused=*/true);
+  }
+  grad = torch::Tensor();
+  if (input_gradient) {
+    grad = gradients.back();
+    gradients.pop_back();
+  }
+  return gradients;
+}
+
+}  // namespace rubato

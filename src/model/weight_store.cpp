@@ -1,0 +1,238 @@
+#include "rubato/model/weight_store.h"
+
+#include "rubato/model/digest.h"
+#include "model/recycler.h"
+#include "rubato/core/error.h"
+
+// Thread rules and invariants
+//  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`: arithmetic happens under it.
+//  * BlockState::pointers covers `current` and `staleness`: held for a few assignments only, always innermost.
+//  * A TensorSet reachable from `current` or from any Snapshot is never written. `masters` alias the newest parameters but are
+//    given fresh storage before the optimizer touches them.
+
+namespace rubato {
+
+struct WeightStore::BlockState {
+  int index = 0;
+  std::string name;
+  std::vector<std::string> parameter_names, buffer_names;
+
+  std::mutex writer;
+  std::vector<torch::Tensor> masters;  // stable leaves: the optimizer's state is keyed by them
+  std::unique_ptr<torch::optim::Optimizer> optimizer;
+  std::shared_ptr<Recycler> recycler = std::make_shared<Recycler>();
+
+  mutable std::mutex pointers;
+  Snapshot current;
+  StalenessCount staleness;
+
+  Snapshot newest() const {
+    const std::lock_guard lock(pointers);
+    return current;
+  }
+};
+
+namespace {
+
+std::vector<std::string> qualified(const std::string& block, const std::vector<std::string>& names) {
+  std::vector<std::string> all;
+  for (const std::string& name : names) all.push_back(block + "." + name);
+  return all;
+}
+
+/// Undistinguishable copy of `tensor` on `device`, without history.
+torch::Tensor copy_to(const torch::Tensor& tensor, torch::Device device) {
+  return tensor.detach().to(device, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+}
+
+}  // namespace
+
+WeightStore::WeightStore(const Model& model, const StoreOptions& options) : options_(options) {
+  torch::NoGradGuard no_grad;
+  for (const Block& block : model.blocks) {
+    auto state = std::make_unique<BlockState>();
+    state->index = static_cast<int>(blocks_.size());
+    state->name = block.name;
+    auto parameters = std::make_shared<TensorSet>();
+    auto buffers = std::make_shared<TensorSet>();
+    const auto named_parameters = block.module.ptr()->named_parameters();
+    const auto named_buffers = block.module.ptr()->named_buffers();
+    for (const auto& item : named_parameters) {
+      parameters->tensors.push_back(copy_to(item.value(), options.device));
+      state->masters.push_back(parameters->tensors.back().detach().requires_grad_());
+    }
+    for (const auto& item : named_buffers) buffers->tensors.push_back(copy_to(item.value(), options.device));
+    state->parameter_names = qualified(block.name, named_parameters.keys());
+    state->buffer_names = qualified(block.name, named_buffers.keys());
+    if (!state->masters.empty()) state->optimizer = make_optimizer(options.optimizer, state->masters);
+    state->current = {parameters, buffers};
+    blocks_.push_back(std::move(state));
+  }
+}
+
+WeightStore::~WeightStore() = default;
+
+Snapshot WeightStore::read(Actor& actor, int block) const {
+  const BlockState& state = *blocks_.at(block);
+  Snapshot snapshot;
+  Event event{.kind = EventKind::read, .block = block};
+  actor.ordered(event, [&] {
+    snapshot = state.newest();
+    event.version = snapshot.parameters->version;
+  });
+  return snapshot;
+}
+
+std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tensor> gradients, std::int64_t version_read,
+                                std::int64_t batch) {
+  BlockState& state = *blocks_.at(block);
+  torch::NoGradGuard no_grad;
+  const std::lock_guard writing(state.writer);
+  const TensorSetPtr before = state.newest().parameters;
+  const std::int64_t staleness = before->version - version_read;
+
+  auto next = state.recycler->take(before->tensors);
+  next->version = before->version + 1;
+  clip(options_.optimizer, gradients);
+  for (std::size_t i = 0; i < state.masters.size(); ++i) {
+    next->tensors[i].copy_(before->tensors[i]);
+    torch::Tensor& master = state.masters[i];
+    master.set_data(next->tensors[i]);
+    const bool scaled = options_.scale_by_staleness && staleness > 0 && gradients[i].defined();
+    master.mutable_grad() = scaled ? gradients[i] / static_cast<double>(1 + staleness) : gradients[i];
+  }
+  if (state.optimizer) {
+    state.optimizer->param_groups()[0].options().set_lr(options_.optimizer.learning_rate.at(before->version));
+    state.optimizer->step();
+    for (torch::Tensor& master : state.masters) master.mutable_grad().reset();
+  }
+  return publish(actor, state, std::move(next),
+                 {.kind = EventKind::publish, .block = block, .staleness = staleness, .batch = batch});
+}
+
+std::int64_t WeightStore::skip(Actor& actor, int block) {
+  BlockState& state = *blocks_.at(block);
+  const std::lock_guard writing(state.writer);
+  const TensorSetPtr before = state.newest().parameters;
+  // Shares the tensors of `before`, which the new set keeps alive, so that the recycler cannot hand them out again.
+  auto next = std::shared_ptr<TensorSet>(new TensorSet{before->tensors, before->version + 1},
+                                         [before](TensorSet* set) { delete set; });
+  return publish(actor, state, std::move(next), {.kind = EventKind::publish, .block = block});
+}
+
+std::int64_t WeightStore::publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event) {
+  event.version = next->version;
+  TensorSetPtr replaced;  // destroyed after the lock is released: it may return its memory to the recycler
+  actor.ordered(event, [&] {
+    const std::lock_guard lock(state.pointers);
+    replaced = std::move(state.current.parameters);
+    state.current.parameters = std::move(next);
+    if (event.staleness >= 0) {
+      ++state.staleness.updates;
+      state.staleness.sum += event.staleness;
+      state.staleness.max = std::max(state.staleness.max, event.staleness);
+    }
+  });
+  return event.version;
+}
+
+void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& read,
+                                const std::vector<torch::Tensor>& after) {
+  BlockState& state = *blocks_.at(block);
+  if (after.empty()) return;
+  torch::NoGradGuard no_grad;
+  const std::lock_guard writing(state.writer);
+  const TensorSetPtr before = state.newest().buffers;
+  auto next = std::make_shared<TensorSet>();
+  next->version = before->version + 1;
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    // Nothing came between: exactly what the module computed, so that one worker equals plain PyTorch to the bit.
+    const bool alone = before->version == read->version;
+    next->tensors.push_back(alone ? after[i].clone() : before->tensors[i] + (after[i] - read->tensors[i]));
+  }
+  Event event{.kind = EventKind::publish_buffers, .block = block, .version = next->version};
+  actor.ordered(event, [&] {
+    const std::lock_guard lock(state.pointers);
+    state.current.buffers = std::move(next);
+  });
+}
+
+StalenessCount WeightStore::staleness(int block) const {
+  const BlockState& state = *blocks_.at(block);
+  const std::lock_guard lock(state.pointers);
+  return state.staleness;
+}
+
+const std::vector<std::string>& WeightStore::parameter_names(int block) const {
+  return blocks_.at(block)->parameter_names;
+}
+const std::vector<std::string>& WeightStore::buffer_names(int block) const { return blocks_.at(block)->buffer_names; }
+const std::string& WeightStore::block_name(int block) const { return blocks_.at(block)->name; }
+
+std::string WeightStore::digest() const {
+  Digest digest;
+  for (const auto& state : blocks_) {
+    const Snapshot now = state->newest();
+    for (std::size_t i = 0; i < now.parameters->tensors.size(); ++i) {
+      digest.add(state->parameter_names[i], now.parameters->tensors[i]);
+    }
+    for (std::size_t i = 0; i < now.buffers->tensors.size(); ++i) {
+      digest.add(state->buffer_names[i], now.buffers->tensors[i]);
+    }
+  }
+  return digest.hex();
+}
+
+void WeightStore::save(torch::serialize::OutputArchive& archive) const {
+  for (const auto& state : blocks_) {
+    torch::serialize::OutputArchive part(archive.compilation_unit());
+    const Snapshot now = state->newest();
+    part.write("weights", torch::IValue(now.parameters->tensors));
+    part.write("buffers", torch::IValue(now.buffers->tensors));
+    const StalenessCount counts = staleness(state->index);
+    part.write("versions", torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version,
+                                                                   counts.updates, counts.sum, counts.max}));
+    if (state->optimizer) {
+      torch::serialize::OutputArchive moments(archive.compilation_unit());
+      state->optimizer->save(moments);
+      part.write("optimizer", moments);
+    }
+    archive.write(state->name, part);
+  }
+}
+
+void WeightStore::load(torch::serialize::InputArchive& archive) {
+  torch::NoGradGuard no_grad;
+  for (auto& state : blocks_) {
+    const auto refuse = [&](const std::string& why) {
+      throw DataError("the checkpoint does not fit this model: block '" + state->name + "' " + why);
+    };
+    torch::serialize::InputArchive part;
+    if (!archive.try_read(state->name, part)) refuse("is missing");
+    torch::IValue weights, buffers, versions;
+    part.read("weights", weights);
+    part.read("buffers", buffers);
+    part.read("versions", versions);
+    const auto adopt = [&](const std::vector<torch::Tensor>& saved, const TensorSetPtr& current) {
+      auto set = std::make_shared<TensorSet>();
+      if (saved.size() != current->tensors.size()) refuse("has another number of tensors");
+      for (std::size_t i = 0; i < saved.size(); ++i) {
+        if (saved[i].sizes() != current->tensors[i].sizes()) refuse("has tensors of other shapes");
+        set->tensors.push_back(copy_to(saved[i], options_.device));
+      }
+      return set;
+    };
+    const auto numbers = versions.toIntVector();
+    auto parameters = adopt(weights.toTensorVector(), state->current.parameters);
+    auto statistics = adopt(buffers.toTensorVector(), state->current.buffers);
+    parameters->version = numbers.at(0);
+    statistics->version = numbers.at(1);
+    state->staleness = {numbers.at(2), numbers.at(3), numbers.at(4)};
+    for (std::size_t i = 0; i < state->masters.size(); ++i) state->masters[i].set_data(parameters->tensors[i]);
+    state->current = {parameters, statistics};
+    torch::serialize::InputArchive moments;
+    if (state->optimizer && part.try_read("optimizer", moments)) state->optimizer->load(moments);
+  }
+}
+
+}  // namespace rubato

@@ -1,0 +1,175 @@
+#include <simgrid/s4u.hpp>
+
+#include <exception>
+#include <map>
+
+#include "rubato/core/error.h"
+#include "rubato/runtimes/options.h"
+#include "runtimes/role_context.h"
+
+// SimGrid runs one actor at a time, in the order of virtual time, so nothing here needs a lock. Actors are threads
+// (contexts/factory:thread): thread-local guards of libtorch then stay with their role.
+
+namespace rubato {
+namespace {
+
+namespace s4u = simgrid::s4u;
+constexpr double flops_per_second = 1e9;  // of every core; costs are given in seconds, so its value cancels
+
+/// SimGrid's engine is one per process and keeps its hosts.
+s4u::Engine& engine() {
+  static s4u::Engine* made = [] {
+    static char program[] = "rubato", factory[] = "--cfg=contexts/factory:thread", quiet[] = "--log=root.threshold:error";
+    static char* arguments[] = {program, factory, quiet, nullptr};
+    static int count = 3;
+    return new s4u::Engine(&count, arguments);
+  }();
+  return *made;
+}
+
+std::vector<s4u::Host*> make_hosts(const SimulatedPlatform& platform) {
+  static int made = 0;  // zones of earlier simulators stay in the engine: names must differ
+  static s4u::NetZone* world = s4u::create_empty_zone("world");
+  const std::string prefix = "p" + std::to_string(made++) + "-";
+  s4u::NetZone* zone = s4u::create_full_zone(prefix + "zone");
+  zone->set_parent(world);
+  std::vector<s4u::Host*> hosts;
+  for (int i = 0; i < platform.hosts; ++i) {
+    hosts.push_back(zone->create_host(prefix + "host-" + std::to_string(i), flops_per_second)
+                        ->set_core_count(platform.cores_per_host)
+                        ->seal());
+  }
+  for (int i = 0; i < platform.hosts; ++i) {
+    for (int j = i + 1; j < platform.hosts; ++j) {
+      const std::string name = prefix + "link-" + std::to_string(i) + "-" + std::to_string(j);
+      s4u::Link* link = zone->create_link(name, platform.link_bytes_per_second)
+                            ->set_latency(platform.link_latency_seconds)
+                            ->seal();
+      zone->add_route(hosts[i]->get_netpoint(), hosts[j]->get_netpoint(), nullptr, nullptr, {s4u::LinkInRoute(link)},
+                      true);
+    }
+  }
+  zone->seal();
+  return hosts;
+}
+
+/// A bounded queue: a mailbox for the transfer and a semaphore for the room that is left.
+struct SimulatedChannel {
+  s4u::Mailbox* mailbox;
+  s4u::SemaphorePtr room;
+};
+
+class Simulator final : public Runtime {
+ public:
+  Simulator(const SimulatedPlatform& platform, const RuntimeOptions& options)
+      : options_(options), hosts_((engine(), make_hosts(platform))), start_(s4u::Engine::get_clock()) {}
+
+  void run(const std::vector<Role>& roles) override;
+  double now() const override { return s4u::Engine::get_clock() - start_; }
+  const char* kind() const override { return "simulator"; }
+
+  SimulatedChannel& channel(const ChannelSpec& spec);
+  bool stopping() const { return failure_ != nullptr; }
+  const RuntimeOptions& options() const { return options_; }
+
+ private:
+  void execute(const Role& role);
+
+  RuntimeOptions options_;
+  std::vector<s4u::Host*> hosts_;
+  double start_;
+  std::map<std::string, SimulatedChannel> channels_;
+  std::vector<s4u::ActorPtr> actors_;
+  std::exception_ptr failure_;
+};
+
+class SimulatedContext final : public RoleContext {
+ public:
+  SimulatedContext(const std::string& name, Simulator& simulator)
+      : RoleContext(name, simulator.options()), simulator_(simulator) {}
+
+  void send(const ChannelSpec& spec, std::unique_ptr<Message> message) override {
+    SimulatedChannel& channel = simulator_.channel(spec);
+    const double begin = now();
+    channel.room->acquire();
+    check_running();
+    const Event event{.kind = EventKind::send, .batch = message->batch(), .what = spec.name};
+    const std::size_t bytes = message->bytes();
+    channel.mailbox->put_init(message.release(), bytes)->detach([](void* lost) { delete static_cast<Message*>(lost); });
+    report(event, begin, now());
+  }
+  std::unique_ptr<Message> receive(const ChannelSpec& spec) override {
+    SimulatedChannel& channel = simulator_.channel(spec);
+    const double begin = now();
+    std::unique_ptr<Message> message(channel.mailbox->get<Message>());
+    channel.room->release();
+    check_running();
+    report({.kind = EventKind::receive, .batch = message->batch(), .what = spec.name}, begin, now());
+    return message;
+  }
+  void compute(const char* what, std::int64_t batch, double seconds, FunctionRef<void()> work) override {
+    check_running();
+    if (const double delay = next_delay_ms(); delay > 0) sleep(delay * 1e-3);
+    const double begin = now();
+    work();  // at the start: what it read is as old as it would be on the device when the result is published
+    if (seconds > 0) s4u::this_actor::execute(seconds * flops_per_second);
+    report({.kind = EventKind::compute, .batch = batch, .what = what}, begin, now());
+  }
+  void sleep(double seconds) override {
+    s4u::this_actor::sleep_for(seconds);
+    check_running();
+  }
+  double now() const override { return simulator_.now(); }
+
+ private:
+  void check_running() const {
+    if (simulator_.stopping()) throw Stopped{};
+  }
+  Simulator& simulator_;
+};
+
+SimulatedChannel& Simulator::channel(const ChannelSpec& spec) {
+  auto found = channels_.find(spec.name);
+  if (found == channels_.end()) {
+    static int made = 0;
+    auto* mailbox = s4u::Mailbox::by_name(spec.name + "#" + std::to_string(made++));
+    found = channels_.emplace(spec.name, SimulatedChannel{mailbox, s4u::Semaphore::create(spec.capacity)}).first;
+  }
+  return found->second;
+}
+
+void Simulator::execute(const Role& role) {
+  try {
+    if (options_.on_thread_start) options_.on_thread_start();
+    SimulatedContext me(role.name, *this);
+    role.run(me);
+  } catch (const Stopped&) {
+    return;
+  } catch (const simgrid::ForcefulKillException&) {
+    throw;  // SimGrid unwinds the actor with it
+  } catch (...) {
+    if (!failure_) failure_ = std::current_exception();
+    for (const s4u::ActorPtr& other : actors_) {
+      if (other != s4u::Actor::self()) other->kill();
+    }
+  }
+}
+
+void Simulator::run(const std::vector<Role>& roles) {
+  actors_.clear();
+  for (const Role& role : roles) {
+    auto* host = hosts_[static_cast<std::size_t>(role.device) % hosts_.size()];
+    actors_.push_back(s4u::Actor::create(role.name, host, [this, &role] { execute(role); }));
+  }
+  engine().run();
+  actors_.clear();
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+}  // namespace
+
+std::unique_ptr<Runtime> make_simulator(const SimulatedPlatform& platform, const RuntimeOptions& options) {
+  return std::make_unique<Simulator>(platform, options);
+}
+
+}  // namespace rubato

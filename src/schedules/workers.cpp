@@ -1,0 +1,53 @@
+#include "rubato/core/error.h"
+#include "rubato/schedules/schedule.h"
+
+namespace rubato {
+namespace {
+
+/// Backpropagation, one batch after the other; with several workers on one replica, Hogwild! (Niu et al. 2011): each worker
+/// reads the newest published weights, computes a gradient and applies it without waiting for the others. Momentum belongs to
+/// the replica, not to the worker.
+void worker_role(Context& me, const Replica& replica, const Stage& stage, Publish publish) {
+  while (const auto batch = replica.source.next(me)) {
+    Pass pass = forward_pass(me, replica, stage, batch->input, batch->index);
+    torch::Tensor grad = loss_gradient(me, replica, stage, pass, batch->target);
+    backward_pass(me, replica, stage, std::move(pass), std::move(grad), publish);
+  }
+}
+
+class Workers final : public Schedule {
+ public:
+  Workers(Replica& replica, int workers, Publish publish)
+      : replica_(replica),
+        stage_(replica.model, 0, static_cast<int>(replica.model.blocks.size()), replica.stage),
+        workers_(workers),
+        publish_(publish) {}
+
+  std::vector<Role> roles() override {
+    std::vector<Role> roles;
+    for (int i = 0; i < workers_; ++i) {
+      roles.push_back({.name = "worker-" + std::to_string(i),
+                       .run = [this](Context& me) { worker_role(me, replica_, stage_, publish_); },
+                       .device = i});
+    }
+    return roles;
+  }
+
+ private:
+  Replica& replica_;
+  Stage stage_;
+  int workers_;
+  Publish publish_;
+};
+
+}  // namespace
+
+std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options) {
+  return std::make_unique<Workers>(replica, 1, options.publish);
+}
+
+std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options) {
+  return std::make_unique<Workers>(replica, options.workers, options.publish);
+}
+
+}  // namespace rubato

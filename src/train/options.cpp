@@ -1,0 +1,93 @@
+#include "rubato/train/options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "rubato/core/error.h"
+#include "rubato/data/dataset.h"
+#include "rubato/model/optimizer.h"
+#include "rubato/model/stage.h"
+#include "rubato/runtimes/options.h"
+#include "rubato/schedules/schedule.h"
+#include "rubato/train/catalogue.h"
+#include "rubato/train/options_table.h"
+
+namespace rubato {
+namespace {
+
+void check_known(const char* kind, const std::string& value, const std::vector<std::string>& known) {
+  if (std::find(known.begin(), known.end(), value) == known.end()) throw unknown_name(kind, value, known);
+}
+
+struct RangeCheck {
+  template <class T>
+  void operator()(const OptionInfo& info, const T& value) const {
+    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) number(info, static_cast<double>(value));
+  }
+  template <class T>
+  void operator()(const OptionInfo& info, const std::optional<T>& value) const {
+    if (value) number(info, static_cast<double>(*value));
+  }
+
+ private:
+  static void number(const OptionInfo& info, double value) {
+    if (std::isfinite(value) && value >= info.low && value <= info.high) return;
+    const bool bounded = std::isfinite(info.high);
+    throw UsageError(fmt::format("--{} {} must be {}", info.name, value,
+                                 bounded ? fmt::format("between {} and {}", info.low, info.high)
+                                         : fmt::format("a finite number of at least {}", info.low)));
+  }
+};
+
+void resolve_optimizer(TrainOptions& o) {
+  check_known("optimizer", o.optimizer, optimizer_names());
+  const bool sgd = o.optimizer == "sgd";
+  if (!o.lr) o.lr = sgd ? 0.1 : o.optimizer == "adagrad" ? 0.01 : 0.001;
+  if (!o.momentum) o.momentum = sgd ? 0.9 : 0.0;
+  if (!o.weight_decay) o.weight_decay = sgd ? 5e-4 : o.optimizer == "adamw" ? 0.01 : 0.0;
+}
+
+void check_combinations(const TrainOptions& o) {
+  if (o.schedule == "pd-asgd" && o.stale_weights == "replayed") {
+    throw UsageError(
+        "--stale-weights replayed recomputes the forward pass in the backward thread, which leaves pd-asgd's forward "
+        "threads nothing to do: use stashed or live");
+  }
+  if (o.coupling == "none" && o.replicas > 1) {
+    throw UsageError(fmt::format(
+        "--replicas {} with --coupling none would train {} models that never meet: start separate runs", o.replicas,
+        o.replicas));
+  }
+  if (!o.resume.empty() && !o.init_from.empty()) {
+    throw UsageError("--resume and --init-from both say where the weights come from: give one of them");
+  }
+}
+
+}  // namespace
+
+TrainOptions resolve(TrainOptions o) {
+  visit_options(std::as_const(o), RangeCheck{});
+  check_known("data set", o.data, dataset_names());
+  const ScheduleEntry& schedule = find_schedule(o.schedule);
+  check_known("coupling", o.coupling, coupling_names());
+  check_known("precision", o.precision, {"fp32", "bf16"});
+  check_known("memory format", o.memory_format, {"contiguous", "channels-last"});
+  check_known("staleness scaling", o.staleness_scaling, {"none", "inverse"});
+  check_known("learning-rate schedule", o.lr_schedule, LearningRate::schedules());
+  parse_publish(o.publish);
+  parse_stale_weights(o.stale_weights);
+  for (const std::string& delay : o.inject_delay) parse_delay(delay);
+  resolve_optimizer(o);
+  check_combinations(o);
+  if (o.max_in_flight == 0) {
+    o.max_in_flight = default_passes_in_flight(
+        {.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
+  }
+  if (!schedule.uses_cuts) o.stages = 1;
+  if (o.stages == 1) o.cuts = "";
+  return o;
+}
+
+}  // namespace rubato

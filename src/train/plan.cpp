@@ -1,0 +1,149 @@
+#include "rubato/train/plan.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "rubato/core/error.h"
+#include "rubato/train/cuts.h"
+#include "rubato/train/process.h"
+#include "rubato/train/profile.h"
+#include "rubato/zoo/zoo.h"
+
+namespace rubato {
+namespace {
+
+bool is_text_model(const std::string& name) {
+  for (const ZooEntry& entry : zoo()) {
+    if (entry.name == name) return entry.text;
+  }
+  return false;  // make_model says what is wrong
+}
+
+Model build_model(const TrainOptions& o, const Dataset& data) {
+  if (is_text_model(o.model) != data.is_text()) {
+    throw UsageError(fmt::format("--model {} does not fit --data {}: a {} data set needs a {} model, see `rubato list models`",
+                                 o.model, o.data, data.is_text() ? "text" : "image", data.is_text() ? "text" : "image"));
+  }
+  ZooOptions zoo{.model = o.model, .classes = data.classes, .width = o.width, .dropout = o.dropout.value_or(-1),
+                 .seed = o.seed};
+  if (data.is_text()) {
+    zoo.sequence_length = data.inputs.size(1);
+  } else {
+    zoo.channels = data.inputs.size(1);
+    zoo.image_size = data.inputs.size(2);
+  }
+  return make_model(zoo);
+}
+
+torch::Device parse_device(const std::string& name) {
+  torch::Device device = torch::kCPU;
+  try {
+    device = torch::Device(name);
+  } catch (const c10::Error&) {
+    throw UsageError("--device '" + name + "' is not cpu, cuda or cuda:N");
+  }
+  if (device.is_cuda() && !torch::cuda::is_available()) {
+    throw UsageError("--device " + name + ": this libtorch sees no CUDA device; use --device cpu");
+  }
+  if (!device.is_cpu() && !device.is_cuda()) throw UsageError("--device '" + name + "' is not cpu, cuda or cuda:N");
+  return device;
+}
+
+LearningRate learning_rate(const TrainOptions& o, std::int64_t steps_per_epoch, std::int64_t total_steps) {
+  const auto updates = [&](double epochs) {
+    return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(steps_per_epoch)));
+  };
+  LearningRate rate{.base = *o.lr,
+                    .schedule = o.lr_schedule,
+                    .warmup = updates(o.warmup_epochs),
+                    .total = total_steps,
+                    .step_every = updates(o.lr_step_epochs),
+                    .step_factor = o.lr_step_factor};
+  return rate;
+}
+
+std::vector<BlockCost> simulated_costs(const Plan& plan) {
+  const RuntimeChoice& runtime = plan.runtime;
+  if (runtime.profile_file.empty()) {
+    if (!(runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
+    return count_profile(plan.model, plan.stage, plan.batches->make(0), runtime.device_gflops * 1e9).costs();
+  }
+  std::ifstream file(runtime.profile_file);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) throw DataError("profile " + runtime.profile_file + " cannot be read");
+  auto costs = profile_from_json(text.str(), runtime.profile_file).costs();
+  if (costs.size() != plan.model.blocks.size()) {
+    throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
+                                runtime.profile_file, costs.size(), plan.model.name, plan.model.blocks.size(),
+                                plan.options.model, runtime.profile_file));
+  }
+  return costs;
+}
+
+/// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
+std::vector<int> choose_cuts(const Plan& plan) {
+  const TrainOptions& o = plan.options;
+  if (o.stages == 1) return {};
+  if (o.cuts != "auto") return parse_cuts(o.cuts, o.stages);
+  if (plan.runtime.simulated) return balanced_cuts(plan.costs, o.stages);
+  const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), 3);
+  return balanced_cuts(profile.costs(), o.stages);
+}
+
+std::string cuts_text(const std::vector<int>& cuts) {
+  std::vector<std::string> parts;
+  for (const int cut : cuts) parts.push_back(std::to_string(cut));
+  return join(parts, ",");
+}
+
+}  // namespace
+
+Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
+  Plan plan{.options = resolve(options), .runtime = runtime};
+  TrainOptions& o = plan.options;
+  prepare_thread(o.threads_per_role);
+  plan.data = std::make_shared<const DataSplit>(load_dataset(o.data, o.data_dir, o.sequence_length));
+  plan.model = build_model(o, plan.data->train);
+  const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
+  plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
+                                                                        .seed = o.seed,
+                                                                        .shuffle = !o.no_shuffle,
+                                                                        .augment = o.augment,
+                                                                        .prefetch = o.prefetch});
+  plan.steps_per_epoch = plan.batches->batches_per_epoch();
+  plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
+  plan.stage = {.seed = o.seed,
+                .stale_weights = parse_stale_weights(o.stale_weights),
+                .bf16 = o.precision == "bf16",
+                .channels_last = o.memory_format == "channels-last",
+                .device = parse_device(o.device)};
+  plan.store = {.optimizer = {.name = o.optimizer,
+                              .learning_rate = learning_rate(o, plan.steps_per_epoch, plan.total_steps),
+                              .momentum = *o.momentum,
+                              .nesterov = o.nesterov,
+                              .weight_decay = *o.weight_decay,
+                              .clip_norm = o.clip_norm,
+                              .clip_value = o.clip_value},
+                .scale_by_staleness = o.staleness_scaling == "inverse",
+                .device = plan.stage.device};
+  plan.store.optimizer.check();
+  if (runtime.simulated) plan.costs = simulated_costs(plan);
+  plan.schedule = {.name = o.schedule,
+                   .workers = o.workers,
+                   .forward_threads = o.forward_threads,
+                   .backward_threads = o.backward_threads,
+                   .max_in_flight = o.max_in_flight,
+                   .publish = parse_publish(o.publish),
+                   .cuts = choose_cuts(plan)};
+  check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
+  o.cuts = cuts_text(plan.schedule.cuts);
+  plan.roles = {.seed = o.seed, .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); }};
+  for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
+  return plan;
+}
+
+}  // namespace rubato

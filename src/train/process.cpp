@@ -1,0 +1,21 @@
+#include "rubato/train/process.h"
+
+#include <malloc.h>
+#include <torch/torch.h>
+
+namespace rubato {
+
+void prepare_process() {
+  // By default glibc returns every large activation to the system and faults it in again at the next step.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
+void prepare_thread(int threads) { at::set_num_threads(threads); }
+
+std::string plain_message(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  return torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+}
+
+}  // namespace rubato

@@ -1,0 +1,232 @@
+#include "rubato/train/trainer.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "rubato/core/error.h"
+#include "rubato/train/event_file.h"
+#include "rubato/train/files.h"
+
+namespace fs = std::filesystem;
+
+namespace rubato {
+namespace {
+
+fs::path new_run_folder(const TrainOptions& options) {
+  const std::string stem = fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", fmt::localtime(std::time(nullptr)), options.schedule,
+                                       options.model);
+  fs::path folder = stem;
+  for (int i = 2; fs::exists(folder); ++i) folder = stem + "-" + std::to_string(i);
+  return folder;
+}
+
+std::int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+std::unique_ptr<Runtime> make_runtime(const Plan& plan, Trace* trace) {
+  RuntimeOptions roles = plan.roles;
+  roles.events = trace;
+  return plan.runtime.simulated ? make_simulator(parse_platform(plan.runtime.platform), roles) : make_thread_runtime(roles);
+}
+
+}  // namespace
+
+Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
+  if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
+  store_ = std::make_unique<WeightStore>(plan_.model, plan_.store);
+  source_ = std::make_unique<BatchSource>(plan_.batches, plan_.options.prefetch);
+  runtime_ = make_runtime(plan_, plan_.options.trace ? &trace_ : nullptr);
+  open_folder();
+  meter_ = std::make_unique<StepMeter>(metrics_.get());
+  replica_ = std::make_unique<Replica>(Replica{plan_.model, *store_, *source_, *meter_, plan_.stage, plan_.costs});
+  schedule_ = find_schedule(plan_.options.schedule).make(*replica_, plan_.schedule);
+  if (!plan_.options.resume.empty()) resume();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::open_folder() {
+  TrainOptions& options = plan_.options;
+  std::optional<CheckpointFolder::Found> found;
+  if (!options.resume.empty()) {
+    folder_ = options.resume;
+    std::vector<std::string> rejected;
+    found = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
+    for (const std::string& reason : rejected) {
+      if (listener_ != nullptr) listener_->note("passed over a damaged checkpoint: " + reason);
+    }
+    if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
+    progress_ = progress_at_start_ = found->progress;
+  } else {
+    folder_ = options.run_dir.empty() ? new_run_folder(options) : fs::path(options.run_dir);
+    if (fs::exists(folder_ / "config.toml")) {
+      throw UsageError(fmt::format("{} already holds a run: continue it with --resume {} or name another --run-dir",
+                                   folder_.string(), folder_.string()));
+    }
+  }
+  try {
+    fs::create_directories(folder_ / "checkpoint");
+  } catch (const fs::filesystem_error& error) {
+    throw DataError(std::string("cannot make the run folder: ") + error.what());
+  }
+  options.run_dir = folder_.string();
+  write_atomically(folder_ / "config.toml", saved_config());
+  metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.step);
+  events_ = std::make_unique<EventFile>(folder_);
+}
+
+std::string Trainer::saved_config() const {
+  TrainOptions options = plan_.options;
+  options.resume.clear();  // says how this process was started, not what runs
+  return to_toml(options);
+}
+
+void Trainer::resume() {
+  const auto found = CheckpointFolder(folder_ / "checkpoint").newest();
+  if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
+  CheckpointFolder::load(*found, *store_, *schedule_);
+  last_checkpoint_ = progress_.step;
+}
+
+void Trainer::request_stop() {
+  stop_requested_ = true;
+  source_->stop();
+}
+
+std::int64_t Trainer::segment_end(std::int64_t step) const {
+  const auto next_multiple = [step](std::int64_t every) { return (step / every + 1) * every; };
+  std::int64_t end = std::min(plan_.total_steps, next_multiple(plan_.steps_per_epoch));
+  if (plan_.options.checkpoint_every > 0) end = std::min(end, next_multiple(plan_.options.checkpoint_every));
+  return end;
+}
+
+void Trainer::run() {
+  if (last_checkpoint_ < 0) write_checkpoint();
+  try {
+    while (progress_.step < plan_.total_steps && !stop_requested_ && !target_reached()) {
+      const std::int64_t end = segment_end(progress_.step);
+      run_segment(end);
+      const bool epoch_ends = progress_.step % plan_.steps_per_epoch == 0 || progress_.step == plan_.total_steps;
+      if (progress_.step == end && epoch_ends) finish_epoch();
+      write_checkpoint();
+    }
+    status_ = stop_requested_ ? "interrupted" : "done";
+  } catch (const DivergedError&) {
+    status_ = "diverged";
+    write_outputs();
+    throw;
+  }
+  if (plan_.total_steps == 0 || test_.loss == 0) test_ = evaluate(plan_.model, *store_, plan_.data->test, plan_.stage);
+  write_outputs();
+}
+
+void Trainer::run_segment(std::int64_t end) {
+  source_->open(progress_.step, end);
+  if (stop_requested_) source_->stop();
+  const auto wall = std::chrono::steady_clock::now();
+  const double begin = runtime_->now();
+  const auto account = [&] {
+    progress_.step = source_->position();
+    progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
+    if (plan_.runtime.simulated) progress_.virtual_seconds += runtime_->now() - begin;
+  };
+  try {
+    runtime_->run(schedule_->roles());
+  } catch (...) {
+    account();
+    throw;
+  }
+  account();
+}
+
+void Trainer::finish_epoch() {
+  const std::int64_t epoch = (progress_.step + plan_.steps_per_epoch - 1) / plan_.steps_per_epoch;
+  const double train_loss = meter_->reading().epoch_loss;
+  meter_->begin_epoch();
+  test_ = evaluate(plan_.model, *store_, plan_.data->test, plan_.stage);
+  if (!progress_.seconds_to_target && target_reached()) {
+    progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
+  }
+  nlohmann::ordered_json line = {{"step", progress_.step},     {"epoch", epoch},
+                                 {"seconds", progress_.seconds}, {"train_loss", train_loss},
+                                 {"test_loss", test_.loss},      {"test_accuracy", test_.accuracy}};
+  for (int block = 0; block < store_->block_count(); ++block) {
+    const StalenessCount staleness = store_->staleness(block);
+    line["staleness"][store_->block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+    events_->scalar("staleness/" + store_->block_name(block), progress_.step, staleness.mean());
+  }
+  metrics_->write(line.dump());
+  events_->scalar("loss/train", progress_.step, train_loss);
+  events_->scalar("loss/test", progress_.step, test_.loss);
+  events_->scalar("accuracy/test", progress_.step, test_.accuracy);
+  if (listener_ == nullptr) return;
+  const double samples = static_cast<double>(meter_->reading().samples);
+  listener_->epoch_done(epoch, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
+}
+
+double Trainer::training_seconds() const { return progress_.seconds - progress_at_start_.seconds; }
+
+bool Trainer::target_reached() const {
+  return plan_.options.target_accuracy && test_.loss != 0 && test_.accuracy >= *plan_.options.target_accuracy;
+}
+
+void Trainer::write_checkpoint() {
+  if (last_checkpoint_ == progress_.step) return;
+  CheckpointFolder(folder_ / "checkpoint").write(progress_, *store_, *schedule_, saved_config());
+  last_checkpoint_ = progress_.step;
+}
+
+void Trainer::write_outputs() {
+  if (plan_.options.trace) {
+    write_atomically(folder_ / "trace.json", trace_.chrome_json());
+    write_atomically(folder_ / "transcript.txt", trace_.transcript());
+  }
+  write_atomically(folder_ / "summary.json", summary());
+  if (metrics_->failed() && listener_ != nullptr) listener_->note("some lines of metrics.jsonl could not be written");
+}
+
+std::string Trainer::summary() const {
+  const MeterReading reading = meter_->reading();
+  nlohmann::ordered_json json = {
+      {"status", status_},
+      {"schedule", plan_.options.schedule},
+      {"coupling", plan_.options.coupling},
+      {"runtime", runtime_->kind()},
+      {"model", plan_.options.model},
+      {"data", plan_.options.data},
+      {"seed", plan_.options.seed},
+      {"steps", progress_.step},
+      {"epochs", static_cast<double>(progress_.step) / static_cast<double>(plan_.steps_per_epoch)},
+      {"seconds", progress_.seconds},
+      {"samples_per_second", training_seconds() > 0 ? static_cast<double>(reading.samples) / training_seconds() : 0.0},
+      {"train_loss", reading.epoch_loss},
+      {"test_loss", test_.loss},
+      {"test_accuracy", test_.accuracy},
+      {"seconds_to_target", nullptr},
+  };
+  if (plan_.runtime.simulated) json["virtual_seconds"] = progress_.virtual_seconds;
+  if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
+  for (int block = 0; block < store_->block_count(); ++block) {
+    const StalenessCount staleness = store_->staleness(block);
+    json["staleness"][store_->block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+  }
+  json["peak_rss_bytes"] = peak_rss_bytes();
+  json["weights_digest"] = store_->digest();
+  return json.dump(2) + "\n";
+}
+
+std::unique_ptr<Trainer> train(const TrainOptions& options, const RuntimeChoice& runtime, TrainListener* listener) {
+  auto trainer = std::make_unique<Trainer>(make_plan(options, runtime), listener);
+  trainer->run();
+  return trainer;
+}
+
+}  // namespace rubato
