@@ -2,7 +2,9 @@
 //   - Any number of roles call `next`. The index is taken under `mutex_` of the source, inside the role's ordering
 //   point; what
 //     follows, waiting or preparing, holds neither.
-//   - One thread of the Prefetcher prepares batches, strictly in order of index, outside every lock.
+//   - One thread of the Prefetcher prepares batches, strictly in order of index, outside every lock. It makes
+//     no parallel torch call and leaves at::set_num_threads alone, which would also change the number that a role asked
+//     for, as long as that role has not run its first parallel operation.
 //   - `stop` is one atomic store. `open` is called while nobody is inside `next`.
 // Invariants of the Prefetcher, under its `mutex_`
 //   - `ready_` holds batches of the current segment only, each until the caller with its index fetches it.

@@ -13,6 +13,11 @@ void ModuleInstance::bind_parameters(const Snapshot& weights) {
   for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].set_data(weights.parameters->tensors[i]);
 }
 
+void ModuleInstance::overwrite_parameters(const Snapshot& weights) {
+  torch::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].data().copy_(weights.parameters->tensors[i]);
+}
+
 void ModuleInstance::bind_buffers(const Snapshot& weights) {
   torch::NoGradGuard no_grad;
   for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].copy_(weights.buffers->tensors[i]);
@@ -30,7 +35,7 @@ ModulePool::Lease ModulePool::lend(const Snapshot& weights) {
     }
   }
   if (!instance) instance = std::make_unique<ModuleInstance>(block_, device_);
-  instance->bind_parameters(weights);
+  overwritable_ ? instance->overwrite_parameters(weights) : instance->bind_parameters(weights);
   instance->bind_buffers(weights);
   return {instance.release(), [home = weak_from_this()](ModuleInstance* returned) {
             std::unique_ptr<ModuleInstance> owned(returned);

@@ -17,7 +17,7 @@ StaleWeights parse_stale_weights(const std::string& name) {
 Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
     : first_(first), last_(last), options_(options), loss_(model.loss) {
   for (int i = first; i < last; ++i) {
-    pools_.push_back(std::make_shared<ModulePool>(model.blocks.at(i), options.device));
+    pools_.push_back(std::make_shared<ModulePool>(model.blocks.at(i), options.device, options.stale_weights == StaleWeights::live));
   }
 }
 
@@ -83,7 +83,7 @@ LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
 }
 
 void Stage::rebind(Pass& pass, int local, const Snapshot& weights) const {
-  pass.blocks_.at(local).instance->bind_parameters(weights);
+  pass.blocks_.at(local).instance->overwrite_parameters(weights);
   pass.weights_.at(local).parameters = weights.parameters;
 }
 

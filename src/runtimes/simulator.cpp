@@ -16,33 +16,26 @@ namespace {
 namespace s4u = simgrid::s4u;
 constexpr double flops_per_second = 1e9;  // of every core; costs are given in seconds, so its value cancels
 
-/// SimGrid's engine is one per process and keeps its hosts.
-s4u::Engine& engine() {
-  static s4u::Engine* made = [] {
-    static char program[] = "rubato", factory[] = "--cfg=contexts/factory:thread", quiet[] = "--log=root.threshold:error";
-    static char* arguments[] = {program, factory, quiet, nullptr};
-    static int count = 3;
-    return new s4u::Engine(&count, arguments);
-  }();
-  return *made;
+/// SimGrid allows one engine at a time and none of its parts may be added once it has run, so every simulator has its own.
+std::unique_ptr<s4u::Engine> make_engine() {
+  static char program[] = "rubato", factory[] = "--cfg=contexts/factory:thread", quiet[] = "--log=root.threshold:error";
+  char* arguments[] = {program, factory, quiet, nullptr};
+  int count = 3;
+  return std::make_unique<s4u::Engine>(&count, arguments);
 }
 
 std::vector<s4u::Host*> make_hosts(const SimulatedPlatform& platform) {
-  static int made = 0;  // zones of earlier simulators stay in the engine: names must differ
-  static s4u::NetZone* world = s4u::create_empty_zone("world");
-  const std::string prefix = "p" + std::to_string(made++) + "-";
-  s4u::NetZone* zone = s4u::create_full_zone(prefix + "zone");
-  zone->set_parent(world);
+  s4u::NetZone* zone = s4u::create_full_zone("platform");
   std::vector<s4u::Host*> hosts;
   for (int i = 0; i < platform.hosts; ++i) {
-    hosts.push_back(zone->create_host(prefix + "host-" + std::to_string(i), flops_per_second)
+    hosts.push_back(zone->create_host("host-" + std::to_string(i), flops_per_second)
                         ->set_core_count(platform.cores_per_host)
                         ->seal());
   }
   for (int i = 0; i < platform.hosts; ++i) {
     for (int j = i + 1; j < platform.hosts; ++j) {
-      const std::string name = prefix + "link-" + std::to_string(i) + "-" + std::to_string(j);
-      s4u::Link* link = zone->create_link(name, platform.link_bytes_per_second)
+      s4u::Link* link = zone->create_link("link-" + std::to_string(i) + "-" + std::to_string(j),
+                                          platform.link_bytes_per_second)
                             ->set_latency(platform.link_latency_seconds)
                             ->seal();
       zone->add_route(hosts[i]->get_netpoint(), hosts[j]->get_netpoint(), nullptr, nullptr, {s4u::LinkInRoute(link)},
@@ -62,7 +55,7 @@ struct SimulatedChannel {
 class Simulator final : public Runtime {
  public:
   Simulator(const SimulatedPlatform& platform, const RuntimeOptions& options)
-      : options_(options), hosts_((engine(), make_hosts(platform))), start_(s4u::Engine::get_clock()) {}
+      : options_(options), engine_(make_engine()), hosts_(make_hosts(platform)), start_(s4u::Engine::get_clock()) {}
 
   void run(const std::vector<Role>& roles) override;
   double now() const override { return s4u::Engine::get_clock() - start_; }
@@ -76,8 +69,9 @@ class Simulator final : public Runtime {
   void execute(const Role& role);
 
   RuntimeOptions options_;
+  std::unique_ptr<s4u::Engine> engine_;  // first made, last destroyed: everything else refers into it
   std::vector<s4u::Host*> hosts_;
-  double start_;
+  double start_;  // SimGrid's clock runs on from engine to engine
   std::map<std::string, SimulatedChannel> channels_;
   std::vector<s4u::ActorPtr> actors_;
   std::exception_ptr failure_;
@@ -131,8 +125,7 @@ class SimulatedContext final : public RoleContext {
 SimulatedChannel& Simulator::channel(const ChannelSpec& spec) {
   auto found = channels_.find(spec.name);
   if (found == channels_.end()) {
-    static int made = 0;
-    auto* mailbox = s4u::Mailbox::by_name(spec.name + "#" + std::to_string(made++));
+    auto* mailbox = s4u::Mailbox::by_name(spec.name);
     found = channels_.emplace(spec.name, SimulatedChannel{mailbox, s4u::Semaphore::create(spec.capacity)}).first;
   }
   return found->second;
@@ -161,7 +154,7 @@ void Simulator::run(const std::vector<Role>& roles) {
     auto* host = hosts_[static_cast<std::size_t>(role.device) % hosts_.size()];
     actors_.push_back(s4u::Actor::create(role.name, host, [this, &role] { execute(role); }));
   }
-  engine().run();
+  engine_->run();
   actors_.clear();
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }

@@ -55,6 +55,11 @@ void check_combinations(const TrainOptions& o) {
         "--stale-weights replayed recomputes the forward pass in the backward thread, which leaves pd-asgd's forward "
         "threads nothing to do: use stashed or live");
   }
+  if (o.stale_weights == "live" && o.precision == "bf16") {
+    throw UsageError(
+        "--stale-weights live cannot work with --precision bf16: autocast keeps a bfloat16 copy of the weights of the forward "
+        "pass; use fp32 or stashed");
+  }
   if (o.coupling == "none" && o.replicas > 1) {
     throw UsageError(fmt::format(
         "--replicas {} with --coupling none would train {} models that never meet: start separate runs", o.replicas,

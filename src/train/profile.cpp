@@ -149,7 +149,8 @@ std::string to_json(const Profile& profile) {
 Profile profile_from_json(const std::string& text, const std::string& file_name) {
   Profile profile;
   try {
-    for (const auto& block : nlohmann::json::parse(text).at("blocks")) {
+    const auto json = nlohmann::json::parse(text);
+    for (const auto& block : json.at("blocks")) {
       profile.blocks.push_back({.name = block.at("name"),
                                 .parameters = block.value("parameters", std::int64_t{0}),
                                 .activation_bytes = block.value("activation_bytes", std::int64_t{0}),

@@ -47,7 +47,7 @@ Fills fills_for(const torch::nn::Module& module, InitScheme scheme) {
   using namespace torch::nn;
   if (const auto* linear = module.as<LinearImpl>()) return linear_fills(*linear, scheme);
   if (const auto* convolution = module.as<Conv2dImpl>()) return convolution_fills(*convolution, scheme);
-  if (module.as<EmbeddingImpl>() != nullptr) return {narrow, zero};
+  if (module.as<EmbeddingImpl>() != nullptr) return {{Fill::normal, scheme == InitScheme::gaussian ? 0.02 : 1.0}, zero};
   if (module.as<BatchNorm2dImpl>() != nullptr || module.as<LayerNormImpl>() != nullptr) {
     return {{Fill::constant, 1}, zero};
   }

@@ -7,7 +7,8 @@
 
 namespace rubato::zoo_detail {
 
-/// How weights are drawn. Norms start at scale 1 and shift 0, embeddings at N(0, 0.02^2), whatever the scheme.
+/// How weights are drawn. Norms start at scale 1 and shift 0, whatever the scheme; embeddings at N(0, 1), under
+/// `gaussian` at N(0, 0.02^2).
 enum class InitScheme {
   torch_default,  ///< weights and biases uniform in +-1/sqrt(fan in), as PyTorch's layers; LSTM: +-1/sqrt(hidden units)
   zero_bias,      ///< the same weights, biases 0 (EASGD, Zhang et al. 2015, section 5)

@@ -66,9 +66,10 @@ TEST(Init, has_no_bias_in_the_easgd_network) {
   EXPECT_EQ(drawn(convolution(), InitScheme::zero_bias, "bias").abs().max().item<double>(), 0);
 }
 
-TEST(Init, draws_embeddings_small_under_any_scheme) {
+TEST(Init, draws_embeddings_as_pytorch_does_and_small_under_the_gaussian_scheme) {
   const AnyModule embedding(torch::nn::Embedding(60, 50));
-  expect_normal(drawn(embedding, InitScheme::torch_default, "weight"), 0.02);
+  expect_normal(drawn(embedding, InitScheme::torch_default, "weight"), 1.0);
+  expect_normal(drawn(embedding, InitScheme::gaussian, "weight"), 0.02);
 }
 
 TEST(Init, starts_norms_as_the_identity) {

@@ -17,9 +17,9 @@ struct OptionInfo {
   bool identity = true;  ///< a resumed run must have the same value
 };
 
-/// Calls `visit(info, field)` for every option. `Options` is TrainOptions or const TrainOptions.
+/// Calls `visit(info, field)` for every option. `o` is a TrainOptions, const or not.
 template <class Options, class Visitor>
-void visit_options(Options& o, Visitor&& visit) {
+void visit_options(Options&& o, Visitor&& visit) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   const char* group = "Data";
   visit(OptionInfo{"data", group, "data set: fashion-mnist, mnist, cifar10, cifar100, text"}, o.data);

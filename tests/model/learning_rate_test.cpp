@@ -1,0 +1,45 @@
+#include "rubato/model/learning_rate.h"
+
+#include <gtest/gtest.h>
+
+#include "rubato/core/error.h"
+
+namespace rubato {
+namespace {
+
+TEST(LearningRate, constant_stays) {
+  const LearningRate rate{.base = 0.3};
+  EXPECT_DOUBLE_EQ(rate.at(0), 0.3);
+  EXPECT_DOUBLE_EQ(rate.at(1'000'000), 0.3);
+}
+
+TEST(LearningRate, warms_up_linearly_and_reaches_its_base_with_the_last_warm_up_update) {
+  const LearningRate rate{.base = 0.4, .warmup = 4};
+  EXPECT_DOUBLE_EQ(rate.at(0), 0.1);
+  EXPECT_DOUBLE_EQ(rate.at(3), 0.4);
+  EXPECT_DOUBLE_EQ(rate.at(4), 0.4);
+}
+
+TEST(LearningRate, cosine_begins_at_base_passes_half_and_ends_at_zero) {
+  const LearningRate rate{.base = 1, .schedule = "cosine", .warmup = 10, .total = 110};
+  EXPECT_DOUBLE_EQ(rate.at(10), 1);
+  EXPECT_NEAR(rate.at(60), 0.5, 1e-12);
+  EXPECT_NEAR(rate.at(110), 0, 1e-12);
+  EXPECT_NEAR(rate.at(500), 0, 1e-12);
+}
+
+TEST(LearningRate, step_multiplies_every_so_many_updates) {
+  const LearningRate rate{.base = 1, .schedule = "step", .step_every = 10, .step_factor = 0.5};
+  EXPECT_DOUBLE_EQ(rate.at(9), 1);
+  EXPECT_DOUBLE_EQ(rate.at(10), 0.5);
+  EXPECT_DOUBLE_EQ(rate.at(35), 0.125);
+}
+
+TEST(LearningRate, refuses_what_cannot_work) {
+  EXPECT_THROW(LearningRate{.base = 0}.check(), UsageError);
+  EXPECT_THROW((LearningRate{.schedule = "cosin"}.check()), UsageError);
+  EXPECT_THROW((LearningRate{.schedule = "step", .step_every = 0}.check()), UsageError);
+}
+
+}  // namespace
+}  // namespace rubato

@@ -1,0 +1,64 @@
+// Every schedule lowers the loss on a small problem, on every runtime.
+#include <gtest/gtest.h>
+
+#include "rubato/core/error.h"
+#include "support/lab.h"
+
+namespace rubato {
+namespace {
+
+struct Case {
+  std::string schedule, runtime;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const ScheduleEntry& entry : schedules()) {
+    all.push_back({entry.name, "threads"});
+    if (test::has_simulator()) all.push_back({entry.name, "simulator"});
+  }
+  return all;
+}
+
+class LearningTest : public ::testing::TestWithParam<Case> {
+ protected:
+  std::unique_ptr<Runtime> runtime() {
+    return GetParam().runtime == "threads" ? make_thread_runtime({}) : make_simulator({.hosts = 4}, {});
+  }
+  static double mean(const std::vector<double>& values, std::size_t begin, std::size_t end) {
+    double sum = 0;
+    for (std::size_t i = begin; i < end; ++i) sum += values[i];
+    return sum / static_cast<double>(end - begin);
+  }
+};
+
+TEST_P(LearningTest, lowers_the_loss) {
+  ScheduleOptions schedule{.name = GetParam().schedule, .workers = 3};
+  if (find_schedule(schedule.name).uses_cuts) schedule.cuts = {1, 2};
+  test::Lab lab(test::small_model("mlp"), {.schedule = schedule,
+                                           .store = test::sgd(0.02, 0.5, 0),
+                                           .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
+  const auto executor = runtime();
+  lab.run(*executor, 0, 100).run(*executor, 100, 200);
+  const auto losses = lab.reports.losses();
+  ASSERT_EQ(losses.size(), 200u);
+  EXPECT_LT(mean(losses, 180, 200), 0.5 * mean(losses, 0, 20));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LearningTest, ::testing::ValuesIn(cases()), [](const auto& info) {
+  std::string name = info.param.schedule + "_" + info.param.runtime;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(Schedules, unknown_names_and_impossible_numbers_are_refused) {
+  EXPECT_THROW(find_schedule("dgg"), UsageError);
+  EXPECT_THROW(check({.name = "hogwild", .workers = 0}, 3), UsageError);
+  EXPECT_THROW(check({.name = "pd-asgd", .forward_threads = 0}, 3), UsageError);
+  EXPECT_THROW(check({.name = "ddg", .cuts = {2, 2}}, 5), UsageError);
+  EXPECT_THROW(check({.name = "ddg", .cuts = {5}}, 5), UsageError);
+  EXPECT_NO_THROW(check({.name = "ddg", .cuts = {1, 4}}, 5));
+}
+
+}  // namespace
+}  // namespace rubato
