@@ -5,7 +5,7 @@ find_package(OpenSSL REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(nlohmann_json REQUIRED)
-find_package(spdlog REQUIRED)
+find_package(fmt REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(tomlplusplus REQUIRED)
 find_package(PkgConfig REQUIRED)
@@ -15,7 +15,7 @@ endif()
 
 # Libraries without a torch header: cheap to compile against.
 add_library(rubato_vendor_light INTERFACE)
-target_link_libraries(rubato_vendor_light INTERFACE Threads::Threads nlohmann_json::nlohmann_json spdlog::spdlog)
+target_link_libraries(rubato_vendor_light INTERFACE Threads::Threads nlohmann_json::nlohmann_json fmt::fmt)
 
 add_library(rubato_torch INTERFACE)
 target_link_libraries(rubato_torch INTERFACE ${TORCH_LIBRARIES})

@@ -1,0 +1,14 @@
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(installed rubato_all rubato_core rubato_model rubato_zoo rubato_data rubato_context rubato_schedules rubato_runtimes
+  rubato_train rubato_train_messages rubato_vendor_light rubato_torch)
+set_target_properties(rubato_all PROPERTIES EXPORT_NAME rubato)
+install(TARGETS ${installed} EXPORT rubatoTargets)
+install(DIRECTORY include/rubato TYPE INCLUDE)
+install(EXPORT rubatoTargets NAMESPACE rubato:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)
+configure_package_config_file(cmake/rubatoConfig.cmake.in rubatoConfig.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)
+write_basic_package_version_file(rubatoConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/rubatoConfig.cmake ${PROJECT_BINARY_DIR}/rubatoConfigVersion.cmake
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)

@@ -183,6 +183,15 @@ std::string WeightStore::digest() const {
   return digest.hex();
 }
 
+bool WeightStore::finite() const {
+  for (const auto& state : blocks_) {
+    for (const torch::Tensor& tensor : state->newest().parameters->tensors) {
+      if (!torch::isfinite(tensor).all().item<bool>()) return false;
+    }
+  }
+  return true;
+}
+
 void WeightStore::save(torch::serialize::OutputArchive& archive) const {
   for (const auto& state : blocks_) {
     torch::serialize::OutputArchive part(archive.compilation_unit());

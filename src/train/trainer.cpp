@@ -180,6 +180,11 @@ bool Trainer::target_reached() const {
 
 void Trainer::write_checkpoint() {
   if (last_checkpoint_ == progress_.step) return;
+  if (!store_->finite()) {
+    throw DivergedError(fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
+                                    "--warmup-epochs or --clip-norm",
+                                    progress_.step));
+  }
   CheckpointFolder(folder_ / "checkpoint").write(progress_, *store_, *schedule_, saved_config());
   last_checkpoint_ = progress_.step;
 }

@@ -78,6 +78,9 @@ class WeightStore {
   /// SHA-256 (hex) over name, type, shape and bytes of all published weights and buffers, in block order.
   std::string digest() const;
 
+  /// Whether every published weight is finite.
+  bool finite() const;
+
   /// Everything but the weights in flight: weights, buffers, versions, staleness and optimizer state. Not during a run.
   void save(torch::serialize::OutputArchive& archive) const;
   /// DataError when the archive does not fit the model or the optimizer.

@@ -1,0 +1,125 @@
+#include "app/command.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "rubato/core/random.h"
+#include "support/temporary_directory.h"
+
+namespace fs = std::filesystem;
+
+namespace rubato::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void become_command(const std::vector<std::string>& arguments, const fs::path& out, const fs::path& err,
+                                 const fs::path& folder, const Conditions& conditions) {
+  if (conditions.file_size_limit >= 0) {
+    const rlimit limit{static_cast<rlim_t>(conditions.file_size_limit), static_cast<rlim_t>(conditions.file_size_limit)};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
+  dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
+  std::vector<char*> words = {const_cast<char*>("rubato")};
+  for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  if (chdir(folder.c_str()) == 0) execv(RUBATO_COMMAND, words.data());
+  _exit(127);
+}
+
+void send_signals(pid_t child, const Conditions& conditions) {
+  std::this_thread::sleep_for(conditions.signal_after);
+  for (int i = 0; i < conditions.signals; ++i) {
+    if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    kill(child, conditions.signal);
+  }
+}
+
+int wait_for(pid_t child, const Conditions& conditions) {
+  const auto deadline = Clock::now() + std::chrono::minutes(2);
+  bool signalled = conditions.signal == 0;
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (!signalled && fs::exists(conditions.signal_when)) {
+      send_signals(child, conditions);
+      signalled = true;
+    }
+    if (Clock::now() > deadline) kill(child, SIGKILL);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::string big_endian(std::uint32_t value) {
+  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
+          static_cast<char>(value)};
+}
+
+void write_split(const fs::path& folder, const std::string& prefix, std::uint32_t samples, std::uint64_t seed) {
+  RandomStream random(seed, RandomUse::test);
+  std::string images = big_endian(0x803) + big_endian(samples) + big_endian(28) + big_endian(28);
+  std::string labels = big_endian(0x801) + big_endian(samples);
+  for (std::uint32_t i = 0; i < samples; ++i) {
+    const auto label = static_cast<std::uint32_t>(random.below(10));
+    labels += static_cast<char>(label);
+    for (std::uint32_t pixel = 0; pixel < 28 * 28; ++pixel) {
+      images += static_cast<char>(random.below(150) + (pixel / 28 / 3 == label ? 100 : 0));
+    }
+  }
+  std::ofstream(folder / (prefix + "-images-idx3-ubyte"), std::ios::binary) << images;
+  std::ofstream(folder / (prefix + "-labels-idx1-ubyte"), std::ios::binary) << labels;
+}
+
+}  // namespace
+
+Outcome rubato_command(const std::vector<std::string>& arguments, const Conditions& conditions) {
+  const TemporaryDirectory scratch;
+  const fs::path out = scratch.path() / "out", err = scratch.path() / "err", folder = scratch.path() / "cwd";
+  fs::create_directory(folder);
+  const pid_t child = fork();
+  if (child == 0) become_command(arguments, out, err, folder, conditions);
+  Outcome outcome{.exit_code = wait_for(child, conditions)};
+  outcome.out = content_of(out);
+  outcome.err = content_of(err);
+  if (!fs::is_empty(folder) && outcome.exit_code == 2) outcome.err += "(left something in the working directory)\n";
+  return outcome;
+}
+
+std::string json_value(const std::string& json, const std::string& key) {
+  const std::string quoted = "\"" + key + "\": ";
+  const std::size_t found = json.find(quoted);
+  if (found == std::string::npos) return "";
+  const std::size_t begin = found + quoted.size(), end = json.find_first_of(",\n}", begin);
+  const std::string value = json.substr(begin, end - begin);
+  return value.starts_with('"') ? value.substr(1, value.size() - 2) : value;
+}
+
+std::string content_of(const fs::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(file, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+void write_small_mnist(const fs::path& folder) {
+  write_split(folder, "train", 200, 1);
+  write_split(folder, "t10k", 50, 2);
+}
+
+std::vector<std::string> small_run(const fs::path& data, const fs::path& run, const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = {"train",        "--model", "mlp",           "--width",  "16",
+                                        "--data",       "mnist",   "--data-dir",    data,       "--run-dir",
+                                        run,            "--lr",    "0.05",          "--batch-size", "16",
+                                        "--lr-schedule", "constant"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+}  // namespace rubato::test

@@ -1,0 +1,188 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <fstream>
+
+#include "app/command.h"
+#include "rubato/core/random.h"
+#include "support/temporary_directory.h"
+
+namespace rubato::test {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class RunFolder : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    data = folder.path() / "data";
+    fs::create_directory(data);
+    write_small_mnist(data);
+  }
+  Outcome train(const std::string& name, const std::vector<std::string>& more = {}, const Conditions& conditions = {}) {
+    return rubato_command(small_run(data, folder.path() / name, more), conditions);
+  }
+  Outcome resume(const std::string& name) { return rubato_command({"train", "--resume", run(name)}); }
+  Outcome eval(const std::string& name) { return rubato_command({"eval", "--checkpoint", run(name)}); }
+  std::string run(const std::string& name) const { return folder.path() / name; }
+  std::string summary(const std::string& name) const { return content_of(folder.path() / name / "summary.json"); }
+  std::string digest(const std::string& name) const { return json_value(summary(name), "weights_digest"); }
+  fs::path newest_checkpoint(const std::string& name) const {
+    std::string latest = content_of(folder.path() / name / "checkpoint/latest");
+    latest.pop_back();
+    return folder.path() / name / "checkpoint" / latest;
+  }
+
+  TemporaryDirectory folder;
+  fs::path data;
+};
+
+TEST_F(RunFolder, holds_what_is_promised) {
+  const Outcome outcome = train("a", {"--epochs", "2", "--trace", "--json"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, summary("a"));
+  for (const char* key : {"schedule", "coupling", "runtime", "seed", "steps", "epochs", "seconds", "samples_per_second",
+                          "train_loss", "test_accuracy", "seconds_to_target", "staleness", "peak_rss_bytes",
+                          "weights_digest"}) {
+    EXPECT_THAT(summary("a"), HasSubstr(std::string("\"") + key + "\"")) << key;
+  }
+  EXPECT_GT(std::stod(json_value(summary("a"), "test_accuracy")), 20);
+  for (const char* file : {"config.toml", "metrics.jsonl", "trace.json", "transcript.txt", "checkpoint/latest"}) {
+    EXPECT_GT(fs::file_size(folder.path() / "a" / file), 0u) << file;
+  }
+  bool events = false;
+  for (const auto& entry : fs::directory_iterator(run("a"))) {
+    events = events || entry.path().filename().string().starts_with("events.out.tfevents");
+  }
+  EXPECT_TRUE(events);
+  EXPECT_THAT(eval("a").out, HasSubstr("test accuracy"));
+}
+
+TEST_F(RunFolder, written_configuration_repeats_the_run) {
+  train("a", {"--epochs", "1", "--schedule", "ddg", "--stages", "2", "--cuts", "auto", "--augment"});
+  const Outcome again = rubato_command({"train", "--config", run("a") + "/config.toml", "--run-dir", run("b")});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(digest("a"), digest("b"));
+  EXPECT_FALSE(digest("a").empty());
+}
+
+TEST_F(RunFolder, is_never_overwritten) {
+  train("a", {"--steps", "0"});
+  const Outcome second = train("a", {"--steps", "3"});
+  EXPECT_EQ(second.exit_code, 2);
+  EXPECT_THAT(second.err, HasSubstr("already holds a run"));
+  EXPECT_EQ(json_value(summary("a"), "steps"), "0");
+}
+
+TEST_F(RunFolder, the_same_bits_on_threads_and_in_virtual_time_and_in_every_limit) {
+  train("serial", {"--steps", "20"});
+  train("ddg1", {"--steps", "20", "--schedule", "ddg", "--stages", "1"});
+  train("pd", {"--steps", "20", "--schedule", "pd-asgd", "--backward-threads", "1", "--max-in-flight", "1"});
+  auto simulated = small_run(data, run("simulated"), {"--steps", "20"});
+  simulated[0] = "simulate";
+  EXPECT_EQ(rubato_command(simulated).exit_code, 0);
+  EXPECT_EQ(digest("ddg1"), digest("serial"));
+  EXPECT_EQ(digest("pd"), digest("serial"));
+  EXPECT_EQ(digest("simulated"), digest("serial"));
+  EXPECT_GT(std::stod(json_value(summary("simulated"), "virtual_seconds")), 0);
+}
+
+TEST_F(RunFolder, two_simulations_tell_the_same_story_and_another_seed_another) {
+  const auto simulate = [&](const std::string& name, const std::string& seed) {
+    auto arguments = small_run(data, run(name), {"--steps", "30", "--schedule", "hogwild", "--workers", "3", "--trace", "--seed",
+                                                 seed, "--inject-delay", "worker-0:1-9", "--platform", "uniform:3"});
+    arguments[0] = "simulate";
+    EXPECT_EQ(rubato_command(arguments).exit_code, 0);
+    return content_of(folder.path() / name / "transcript.txt");
+  };
+  const std::string first = simulate("a", "1");
+  EXPECT_GT(first.size(), 1000u);
+  EXPECT_EQ(simulate("b", "1"), first);
+  EXPECT_EQ(digest("a"), digest("b"));
+  EXPECT_NE(simulate("c", "2"), first);
+}
+
+TEST_F(RunFolder, a_resumed_run_ends_as_if_it_had_never_stopped) {
+  const std::vector<std::vector<std::string>> methods = {
+      {"--schedule", "serial", "--dropout", "0.3"},
+      {"--schedule", "ddg", "--stages", "3", "--cuts", "1,2", "--dropout", "0.3"},
+      {"--schedule", "ddg", "--stages", "2", "--cuts", "1", "--optimizer", "adam", "--lr", "0.01"}};
+  int number = 0;
+  for (auto flags : methods) {
+    const std::string whole = "whole" + std::to_string(number), parts = "parts" + std::to_string(number);
+    ++number;
+    flags.insert(flags.end(), {"--steps", "40"});
+    EXPECT_EQ(train(whole, flags).exit_code, 0);
+    auto slow = flags;  // slow enough to be caught on its way; delays change no bit
+    slow.insert(slow.end(), {"--checkpoint-every", "9", "--inject-delay", "worker-0:5", "--inject-delay", "ddg-0:5"});
+    const Outcome stopped = train(parts, slow, {.signal = SIGTERM, .signal_when = run(parts) + "/checkpoint/step-000000009"});
+    EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+    EXPECT_LT(std::stoi(json_value(summary(parts), "steps")), 40);
+    EXPECT_EQ(resume(parts).exit_code, 0);
+    EXPECT_EQ(json_value(summary(parts), "steps"), "40");
+    EXPECT_EQ(digest(parts), digest(whole)) << flags[1];
+  }
+}
+
+TEST_F(RunFolder, resume_refuses_another_run_and_says_how_to_start_one) {
+  train("a", {"--steps", "5"});
+  const Outcome changed = rubato_command({"train", "--resume", run("a"), "--momentum", "0.5"});
+  EXPECT_EQ(changed.exit_code, 2);
+  EXPECT_THAT(changed.err, HasSubstr("--momentum differs"));
+  EXPECT_EQ(rubato_command({"train", "--resume", run("nowhere")}).exit_code, 3);
+}
+
+TEST_F(RunFolder, a_damaged_checkpoint_is_passed_over_for_the_one_before) {
+  train("a", {"--steps", "20", "--checkpoint-every", "10"});
+  std::ofstream(newest_checkpoint("a") / "state.pt", std::ios::app) << "x";
+  const Outcome resumed = rubato_command({"train", "--resume", run("a"), "--steps", "25"});
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("passed over a damaged checkpoint"));
+  EXPECT_THAT(resumed.out, HasSubstr("continuing after batch 10"));
+  for (const auto& entry : fs::directory_iterator(folder.path() / "a/checkpoint")) {
+    if (entry.is_directory()) fs::resize_file(entry.path() / "weights.pt", 10);
+  }
+  EXPECT_EQ(resume("a").exit_code, 3);
+  EXPECT_EQ(eval("a").exit_code, 3);
+}
+
+TEST_F(RunFolder, killed_at_any_moment_leaves_a_checkpoint_that_loads) {
+  RandomStream random(11, RandomUse::test);
+  for (int i = 0; i < 12; ++i) {
+    const std::string name = "killed" + std::to_string(i);
+    const Outcome killed = train(name, {"--steps", "100000", "--checkpoint-every", "1"},
+                                 {.signal = SIGKILL,
+                                  .signal_when = run(name) + "/checkpoint/latest",
+                                  .signal_after = std::chrono::milliseconds(random.below(150))});
+    EXPECT_EQ(killed.exit_code, 128 + SIGKILL);
+    EXPECT_EQ(eval(name).exit_code, 0) << name;
+  }
+}
+
+TEST_F(RunFolder, a_full_disk_ends_the_run_with_a_sentence_and_keeps_the_last_checkpoint) {
+  train("a", {"--steps", "10"});
+  const auto size = static_cast<long>(fs::file_size(newest_checkpoint("a") / "state.pt"));
+  const Outcome full = rubato_command({"train", "--resume", run("a"), "--steps", "20"}, {.file_size_limit = size / 2});
+  EXPECT_EQ(full.exit_code, 3) << full.err;
+  EXPECT_THAT(full.err, HasSubstr("cannot write"));
+  EXPECT_EQ(eval("a").exit_code, 0);
+}
+
+TEST_F(RunFolder, a_diverged_run_exits_with_4_and_keeps_the_last_good_checkpoint) {
+  const Outcome diverged = train("a", {"--steps", "200", "--lr", "1e18", "--checkpoint-every", "1"});
+  EXPECT_EQ(diverged.exit_code, 4) << diverged.err;
+  EXPECT_THAT(diverged.err, HasSubstr("training diverged"));
+  EXPECT_EQ(json_value(summary("a"), "status"), "diverged");
+  EXPECT_EQ(eval("a").exit_code, 0);
+}
+
+TEST_F(RunFolder, a_second_signal_ends_at_once) {
+  const Outcome outcome = train("a", {"--steps", "10", "--inject-delay", "worker-0:60000"},
+                                {.signal = SIGINT, .signal_when = run("a") + "/checkpoint/latest", .signals = 2});
+  EXPECT_EQ(outcome.exit_code, 130);
+}
+
+}  // namespace
+}  // namespace rubato::test

@@ -1,0 +1,113 @@
+// House rules as a failing test.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path root = RUBATO_SOURCE_DIR;
+
+std::vector<fs::path> files_under(const std::vector<std::string>& folders) {
+  std::vector<fs::path> files;
+  for (const std::string& folder : folders) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+      const std::string extension = entry.path().extension();
+      if (extension == ".h" || extension == ".cpp") files.push_back(fs::relative(entry.path(), root));
+    }
+  }
+  return files;
+}
+
+std::string text_of(const fs::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(root / file).rdbuf();
+  return text.str();
+}
+
+/// "model" for src/model/x.cpp and include/rubato/model/x.h; empty elsewhere.
+std::string folder_of(const std::string& path) {
+  std::smatch match;
+  return std::regex_search(path, match, std::regex("(?:^src/|rubato/)([a-z]+)/")) ? match[1].str() : "";
+}
+
+/// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- schedules;
+/// context <- runtimes; all of them <- train.
+const std::map<std::string, std::set<std::string>>& allowed() {
+  static const std::map<std::string, std::set<std::string>> rules = {
+      {"core", {}},
+      {"model", {"core"}},
+      {"zoo", {"core", "model"}},
+      {"data", {"core"}},
+      {"context", {"core"}},
+      {"schedules", {"core", "model", "data", "context"}},
+      {"runtimes", {"core", "context"}},
+      {"train", {"core", "model", "zoo", "data", "context", "schedules", "runtimes"}}};
+  return rules;
+}
+
+TEST(Tidy, folders_include_only_what_stands_below_them) {
+  const std::regex include("#include \"((?:rubato/)?([a-z]+)/[^\"]+)\"");
+  int seen = 0;
+  for (const fs::path& file : files_under({"include", "src"})) {
+    const std::string folder = folder_of(file.string()), text = text_of(file);
+    ASSERT_TRUE(allowed().contains(folder)) << file << ": a new folder needs its place in the order";
+    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it, ++seen) {
+      const std::string target = (*it)[2];
+      EXPECT_TRUE(target == folder || allowed().at(folder).contains(target)) << file << " includes " << (*it)[1];
+    }
+  }
+  EXPECT_GT(seen, 50);
+}
+
+TEST(Tidy, nothing_uses_a_global_generator_or_writes_shared_gradients) {
+  const std::regex banned(R"(manual_seed|getDefaultCPUGenerator|torch::rand\(|torch::randn\(|std::rand|random_device)");
+  for (const fs::path& file : files_under({"include", "src", "apps"})) {
+    std::smatch match;
+    const std::string text = text_of(file);
+    EXPECT_FALSE(std::regex_search(text, match, banned)) << file << ": " << match.str();
+    EXPECT_FALSE(std::regex_search(text, std::regex(R"(loss\w*\.backward\()")))
+        << file << ": backward() accumulates into shared .grad; use torch::autograd::grad";
+  }
+}
+
+TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
+  for (const fs::path& file : files_under({"include/rubato/schedules", "src/schedules", "src/model", "src/data", "src/zoo"})) {
+    const std::string text = text_of(file);
+    EXPECT_EQ(text.find("std::chrono"), std::string::npos) << file << ": time comes from Context::now";
+    EXPECT_EQ(text.find("<thread>") != std::string::npos && folder_of(file.string()) == "schedules", false)
+        << file << ": threads belong to runtimes";
+  }
+}
+
+TEST(Tidy, files_stay_small_and_carry_no_unfinished_business) {
+  const std::string to_do = std::string("TO") + "DO", fix_me = std::string("FIX") + "ME";
+  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+    const std::string text = text_of(file);
+    EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 400) << file;
+    EXPECT_EQ(text.find(to_do), std::string::npos) << file;
+    EXPECT_EQ(text.find(fix_me), std::string::npos) << file;
+  }
+}
+
+TEST(Tidy, every_header_is_included_somewhere) {
+  std::string all;
+  const auto files = files_under({"include", "src", "apps", "tests", "benchmarks", "examples"});
+  for (const fs::path& file : files) all += text_of(file);
+  for (const fs::path& file : files) {
+    if (file.extension() != ".h") continue;
+    const std::string name = file.filename();
+    EXPECT_TRUE(all.find("/" + name + "\"") != std::string::npos || all.find("\"" + name + "\"") != std::string::npos)
+        << file << " is dead";
+  }
+}
+
+}  // namespace
