@@ -33,6 +33,7 @@ int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, 
   options.schedule = "serial";  // evaluation needs no stages
   options.resume.clear();
   options.steps = 0;
+  options.json = flags.json;  // how the run talked says nothing about how this command should
   Plan plan = make_plan(options);
   load_weights(weights, plan.model);
   const WeightStore store(plan.model, plan.store);

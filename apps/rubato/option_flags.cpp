@@ -20,11 +20,11 @@ struct Flags {
   }
   template <class T>
   void operator()(const OptionInfo& info, std::optional<T>& field) const {
-    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group);
+    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last();
   }
   template <class T>
   void operator()(const OptionInfo& info, T& field) const {
-    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->capture_default_str();
+    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last()->capture_default_str();
   }
 };
 

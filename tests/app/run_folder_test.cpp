@@ -135,12 +135,12 @@ TEST_F(RunFolder, resume_refuses_another_run_and_says_how_to_start_one) {
 }
 
 TEST_F(RunFolder, a_damaged_checkpoint_is_passed_over_for_the_one_before) {
-  train("a", {"--steps", "20", "--checkpoint-every", "10"});
+  train("a", {"--steps", "20", "--checkpoint-every", "10"});  // and one at the end of the epoch of 13 batches
   std::ofstream(newest_checkpoint("a") / "state.pt", std::ios::app) << "x";
   const Outcome resumed = rubato_command({"train", "--resume", run("a"), "--steps", "25"});
   EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
   EXPECT_THAT(resumed.err, HasSubstr("passed over a damaged checkpoint"));
-  EXPECT_THAT(resumed.out, HasSubstr("continuing after batch 10"));
+  EXPECT_THAT(resumed.out, HasSubstr("continuing after batch 13"));
   for (const auto& entry : fs::directory_iterator(folder.path() / "a/checkpoint")) {
     if (entry.is_directory()) fs::resize_file(entry.path() / "weights.pt", 10);
   }

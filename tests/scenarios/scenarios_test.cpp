@@ -2,6 +2,8 @@
 //   RUBATO_UPDATE_SCENARIOS=1 build/release/tests/rubato_tests --gtest_filter='Scenario*:*/Scenario*'
 // and read the difference before it is committed.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -41,18 +43,48 @@ std::string transcript(const Scenario& scenario) {
   return trace.transcript();
 }
 
+/// `transcript` in a process of its own: SimGrid's clock runs on from one simulator to the next, and the last bit of a time that is
+/// not counted from zero may reorder what happens at the same moment.
+std::string fresh_transcript(const Scenario& scenario) {
+  int ends[2];
+  if (pipe(ends) != 0) return "no pipe";
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string text = transcript(scenario);
+    for (std::size_t sent = 0; sent < text.size();) {
+      const ssize_t part = write(ends[1], text.data() + sent, text.size() - sent);
+      if (part <= 0) _exit(1);
+      sent += static_cast<std::size_t>(part);
+    }
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string text;
+  char buffer[4096];
+  for (ssize_t got = read(ends[0], buffer, sizeof buffer); got > 0; got = read(ends[0], buffer, sizeof buffer)) {
+    text.append(buffer, static_cast<std::size_t>(got));
+  }
+  close(ends[0]);
+  waitpid(child, nullptr, 0);
+  return text;
+}
+
 class ScenarioTest : public ::testing::TestWithParam<Scenario> {};
 
 TEST_P(ScenarioTest, goes_as_written) {
   const std::string path = std::string(RUBATO_SOURCE_DIR "/tests/scenarios/") + GetParam().file + ".txt";
-  const std::string now = std::string("# ") + GetParam().story + "\n" + transcript(GetParam());
+  const std::string now = std::string("# ") + GetParam().story + "\n" + fresh_transcript(GetParam());
   if (std::getenv("RUBATO_UPDATE_SCENARIOS") != nullptr) std::ofstream(path) << now;
   std::ostringstream written;
   written << std::ifstream(path).rdbuf();
   EXPECT_EQ(now, written.str());
 }
 
-TEST_P(ScenarioTest, goes_the_same_way_twice) { EXPECT_EQ(transcript(GetParam()), transcript(GetParam())); }
+TEST_P(ScenarioTest, goes_the_same_way_twice) {
+  const std::string first = fresh_transcript(GetParam());
+  EXPECT_GT(first.size(), 500u);
+  EXPECT_EQ(fresh_transcript(GetParam()), first);
+}
 
 INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, ::testing::ValuesIn(scenarios()),
                          [](const auto& info) { return info.param.file; });

@@ -43,6 +43,8 @@ struct SimulatedPlatform {
 SimulatedPlatform parse_platform(const std::string& text);
 
 /// Roles in virtual time on SimGrid, one at a time, in the order of virtual time. Only one may exist in a process at a time.
+/// Order at equal times is repeatable for the first simulator of a process: SimGrid's clock runs on, and times that are not
+/// counted from zero round differently.
 /// UsageError when built without SimGrid.
 std::unique_ptr<Runtime> make_simulator(const SimulatedPlatform& platform, const RuntimeOptions& options);
 
