@@ -256,9 +256,9 @@ int memory() {
 
 int main(int argc, char** argv) {
   rubato::prepare_process();
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 7, batches = argc > 2 ? std::atoi(argv[2]) : 20;
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 3, batches = argc > 2 ? std::atoi(argv[2]) : 120;
   if (rounds < 1 || batches < 1) {
-    fmt::print(stderr, "usage: bench_engine [rounds, 7] [batches per round, 20]\n");
+    fmt::print(stderr, "usage: bench_engine [rounds, 3] [batches per round, 120]\n");
     return 2;
   }
   rubato::memory();
