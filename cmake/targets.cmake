@@ -51,7 +51,7 @@ endfunction()
 function(rubato_protobuf folder file)
   add_library(rubato_${folder}_messages STATIC ${PROJECT_SOURCE_DIR}/src/${folder}/${file})
   target_link_libraries(rubato_${folder}_messages PUBLIC protobuf::libprotobuf-lite PRIVATE $<BUILD_INTERFACE:rubato_flags>)
-  target_include_directories(rubato_${folder}_messages 
+  target_include_directories(rubato_${folder}_messages
     PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_BINARY_DIR}> $<BUILD_INTERFACE:${CMAKE_CURRENT_BINARY_DIR}/src/${folder}>)
   protobuf_generate(TARGET rubato_${folder}_messages IMPORT_DIRS ${PROJECT_SOURCE_DIR}/src/${folder}
     PROTOC_OUT_DIR ${CMAKE_CURRENT_BINARY_DIR})

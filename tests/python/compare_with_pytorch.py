@@ -2,8 +2,8 @@
 
 usage: /usr/bin/python3 compare_with_pytorch.py COMMAND
 
-COMMAND is the built `rubato`. Prints one line per case, "ok - ..." or "not ok - ...", with the largest difference of any weight
-or statistic; exits with 1 if one is above the tolerance, or if the weights did not move.
+COMMAND is the built `rubato`. Prints one line per case, "ok - ..." or "not ok - ...", with the largest difference of any
+weight or statistic; exits with 1 if one is above the tolerance, or if the weights did not move.
 """
 
 import gzip
@@ -95,7 +95,7 @@ def batches():
     labels = read_idx("train-labels-idx1-ubyte.gz", 8)
     for i in range(STEPS):
         part = slice(i * BATCH, (i + 1) * BATCH)
-        # In double, then rounded once: a last bit that differs in the input would grow a thousandfold in 20 steps of a ResNet.
+        # In double, then rounded once: a last bit that differs in the input grows a thousandfold in 20 steps of a ResNet.
         pixels = torch.from_numpy(((images[part] / 255.0 - 0.2860) / 0.3530).astype(numpy.float32))
         yield pixels, torch.from_numpy(labels[part].astype(numpy.int64))
 
@@ -134,8 +134,8 @@ def main():
             difference, moved = compare(sys.argv[1], pathlib.Path(folder), module, model, optimizer)
             good = difference <= TOLERANCE and moved > 100 * TOLERANCE
             failed = failed or not good
-            print(f"{'ok' if good else 'not ok'} - {model} with {optimizer}: {STEPS} steps differ from PyTorch by at most "
-                  f"{difference:.2g}, weights moved by {moved:.2g}", flush=True)
+            print(f"{'ok' if good else 'not ok'} - {model} with {optimizer}: {STEPS} steps differ from PyTorch by at "
+                  f"most {difference:.2g}, weights moved by {moved:.2g}", flush=True)
     return 1 if failed else 0
 
 
