@@ -1,9 +1,8 @@
 // `./dev bench engine`: what the engine is worth, as ratios to its own serial loop in the same run.
 //
-// Every round measures each contender once, in turn, so that a slow moment of the machine hits all; the median over rounds counts.
-// Memory is the peak of a process of its own per method.
+// Every round measures each contender once, in turn, so that a slow moment of the machine hits all; the median over rounds
+// counts. Memory is the peak of a process of its own per method.
 #include <fmt/format.h>
-#include <malloc.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,7 +12,9 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <thread>
 
+#include "allocator/allocator.h"
 #include "rubato/train/plan.h"
 #include "rubato/train/process.h"
 
@@ -33,6 +34,13 @@ TrainOptions base_options() {
   options.stages = 2;
   options.lr = 0.05;
   options.steps = 1'000'000;
+  return options;
+}
+
+TrainOptions with(const std::string& schedule, const std::string& precision = "fp32") {
+  TrainOptions options = base_options();
+  options.schedule = schedule;
+  options.precision = precision;
   return options;
 }
 
@@ -108,16 +116,30 @@ class PlainLoop {
   double loss_ = 0;
 };
 
+/// Two plain loops side by side that share nothing: what the second processor of this machine is worth, the limit of all others.
+class TwoPlainLoops {
+ public:
+  TwoPlainLoops() : first_(with("serial")), second_(with("serial")) {}
+
+  double seconds_per_batch(std::int64_t batches) {
+    const auto begin = Clock::now();
+    {
+      const auto run = [batches](PlainLoop& loop) {
+        prepare_thread(1);
+        loop.seconds_per_batch(batches);
+      };
+      std::jthread first([&] { run(first_); }), second([&] { run(second_); });
+    }
+    return std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(2 * batches);
+  }
+
+ private:
+  PlainLoop first_, second_;
+};
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
-}
-
-TrainOptions with(const std::string& schedule, const std::string& precision = "fp32") {
-  TrainOptions options = base_options();
-  options.schedule = schedule;
-  options.precision = precision;
-  return options;
 }
 
 bool has_amx() {
@@ -134,10 +156,12 @@ void row(const std::string& name, double value, const std::string& unit, const s
 
 int speed(int rounds, int batches) {
   PlainLoop plain(with("serial"));
+  TwoPlainLoops two_plain;
   Contender serial(with("serial")), bf16(with("serial", "bf16")), hogwild(with("hogwild")), ddg(with("ddg")),
       pd_asgd(with("pd-asgd"));
   const std::vector<std::pair<std::string, std::function<double(int)>>> contenders = {
       {"plain", [&](int n) { return plain.seconds_per_batch(n); }},
+      {"two plain", [&](int n) { return two_plain.seconds_per_batch(n); }},
       {"serial", [&](int n) { return serial.seconds_per_batch(n); }},
       {"hogwild", [&](int n) { return hogwild.seconds_per_batch(n); }},
       {"ddg", [&](int n) { return ddg.seconds_per_batch(n); }},
@@ -153,10 +177,12 @@ int speed(int rounds, int batches) {
     for (int round = 0; round < rounds; ++round) ratios.push_back(seconds[above][round] / seconds[below][round]);
     return median(ratios);
   };
-  fmt::print("ResNet-8, Fashion-MNIST, batch 128, one intra-op thread per role, {} rounds of {} batches; serial {:.1f} ms per batch; "
-             "ddg cut at block {}\n\n",
-             rounds, batches, 1e3 * median(seconds["serial"]), ddg.plan().options.cuts);
+  fmt::print(
+      "ResNet-8, Fashion-MNIST, batch 128, one intra-op thread per role, {} rounds of {} batches; serial {:.1f} ms per batch; "
+      "ddg cut at block {}\n\n",
+      rounds, batches, 1e3 * median(seconds["serial"]), ddg.plan().options.cuts);
   fmt::print("| what | measured | wanted | held |\n| --- | --- | --- | --- |\n");
+  row("two plain loops that share nothing, over one", ratio("plain", "two plain"), "x", "(the machine's limit)", true);
   row("hogwild, 2 workers, over serial", ratio("serial", "hogwild"), "x", ">= 1.92x", ratio("serial", "hogwild") >= 1.92);
   row("ddg, 2 stages, over serial", ratio("serial", "ddg"), "x", ">= 1.88x", ratio("serial", "ddg") >= 1.88);
   row("pd-asgd 1:2, over serial", ratio("serial", "pd-asgd"), "x", ">= 1.78x", ratio("serial", "pd-asgd") >= 1.78);
@@ -196,14 +222,8 @@ std::pair<double, double> peak_bytes(const TrainOptions& options, std::int64_t b
   return got == sizeof peaks ? std::pair{peaks[0], peaks[1]} : std::pair{0.0, 0.0};
 }
 
-/// Bytes that malloc has handed out in this thread's arena.
-double bytes_in_use() {
-  const struct mallinfo2 info = mallinfo2();
-  return static_cast<double>(info.uordblks + info.hblkhd);
-}
-
-/// The passes that theory lets DDG hold: module k of K has K - k + 1 in flight, K (K + 1) / 2 module-passes in all. The size of one
-/// pass of each module is measured by holding some.
+/// The passes that theory lets DDG hold: module k of K has K - k + 1 in flight, K (K + 1) / 2 module-passes in all. The size of
+/// one pass of each module is measured by holding some.
 double theoretical_passes(const TrainOptions& options) {
   constexpr int held = 4;
   const Plan plan = make_plan(options);
@@ -256,6 +276,7 @@ int memory() {
 
 int main(int argc, char** argv) {
   rubato::prepare_process();
+  rubato::prepare_thread(1);
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 3, batches = argc > 2 ? std::atoi(argv[2]) : 120;
   if (rounds < 1 || batches < 1) {
     fmt::print(stderr, "usage: bench_engine [rounds, 3] [batches per round, 120]\n");

@@ -5,7 +5,7 @@ target_compile_options(rubato_flags INTERFACE -fPIC -Wall -Wextra -Wno-unknown-p
   -Wno-missing-field-initializers  # designated initialisers leave the rest at its default on purpose
   -Wno-restrict)  # false alarms of g++ 12 in std::string
 if(RUBATO_SANITIZER)
-  target_compile_options(rubato_flags INTERFACE -fsanitize=${RUBATO_SANITIZER} -fno-omit-frame-pointer)
+  target_compile_options(rubato_flags INTERFACE -fsanitize=${RUBATO_SANITIZER} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(rubato_flags INTERFACE -fsanitize=${RUBATO_SANITIZER})
 endif()
 

@@ -32,8 +32,8 @@ class LastLoss final : public rubato::StepObserver {
 
 int main() {
   rubato::prepare_process();
-  const rubato::Model model = rubato::model_from(torch::nn::Sequential(torch::nn::Flatten(), torch::nn::Linear(2, 16),
-                                                                       torch::nn::ReLU(), torch::nn::Linear(16, 2)));
+  const rubato::Model model = rubato::model_from(
+      torch::nn::Sequential(torch::nn::Flatten(), torch::nn::Linear(2, 16), torch::nn::ReLU(), torch::nn::Linear(16, 2)));
   rubato::WeightStore store(model, {.optimizer = {.learning_rate = {.base = 0.1}, .momentum = 0.9}});
   auto batches = std::make_shared<const rubato::BatchMaker>(points(), rubato::BatchOptions{.batch_size = 20});
   rubato::BatchSource source(batches);

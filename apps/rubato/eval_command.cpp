@@ -64,9 +64,7 @@ void add_eval(CLI::App& app, Chosen& chosen) {
       ->required();
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] {
-    chosen = [=] {
-      return evaluate_checkpoint(*command, arguments->checkpoint, arguments->flags, arguments->config_file);
-    };
+    chosen = [=] { return evaluate_checkpoint(*command, arguments->checkpoint, arguments->flags, arguments->config_file); };
   });
 }
 

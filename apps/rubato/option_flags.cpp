@@ -44,9 +44,10 @@ void check_same_run(const TrainOptions& saved, const TrainOptions& now) {
     visit_options(now, [&](const OptionInfo& other, const auto& after) {
       if constexpr (std::is_same_v<std::decay_t<decltype(before)>, std::decay_t<decltype(after)>>) {
         if (!info.identity || std::string_view(info.name) != other.name || before == after) return;
-        throw UsageError(fmt::format("--resume continues a run as it was; --{} differs from its config.toml: leave it out, or "
-                                     "start a new run with --init-from",
-                                     info.name));
+        throw UsageError(
+            fmt::format("--resume continues a run as it was; --{} differs from its config.toml: leave it out, or "
+                        "start a new run with --init-from",
+                        info.name));
       }
     });
   });

@@ -5,8 +5,8 @@
 
 #include "commands.h"
 #include "option_flags.h"
-#include "rubato/train/files.h"
 #include "rubato/train/cuts.h"
+#include "rubato/train/files.h"
 #include "rubato/train/plan.h"
 #include "rubato/train/profile.h"
 
@@ -19,8 +19,8 @@ void print_table(const Profile& profile) {
   for (std::size_t i = 0; i < profile.blocks.size(); ++i) {
     const BlockProfile& block = profile.blocks[i];
     fmt::print("{:>5}  {:<14} {:>12} {:>14} {:>10.1f} {:>11.3f} {:>12.3f} {:>10.3f}\n", i, block.name, block.parameters,
-               block.activation_bytes / 1024, block.flops / 1e6, block.seconds.forward * 1e3,
-               block.seconds.backward * 1e3, block.seconds.update * 1e3);
+               block.activation_bytes / 1024, block.flops / 1e6, block.seconds.forward * 1e3, block.seconds.backward * 1e3,
+               block.seconds.update * 1e3);
   }
 }
 

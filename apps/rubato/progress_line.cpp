@@ -43,9 +43,9 @@ void ProgressLine::draw(const Trainer& trainer, double seconds) const {
   const std::int64_t step = trainer.first_step() + now.steps, total = trainer.plan().total_steps;
   const double rate = static_cast<double>(now.samples) / seconds;
   const double left = now.steps > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(now.steps) : 0;
-  const std::string line = fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}",
-                                       trainer.plan().options.schedule, step, total, now.loss, rate, duration(left),
-                                       trainer.stopped() ? "  (stopping)" : "");
+  const std::string line =
+      fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}", trainer.plan().options.schedule, step, total,
+                  now.loss, rate, duration(left), trainer.stopped() ? "  (stopping)" : "");
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
 }

@@ -48,8 +48,8 @@ class Printer final : public TrainListener {
   void epoch_done(std::int64_t epoch, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    fmt::print("epoch {:>3}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n", epoch,
-               train_loss, test.loss, test.accuracy, rate);
+    fmt::print("epoch {:>3}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n", epoch, train_loss,
+               test.loss, test.accuracy, rate);
     std::fflush(stdout);
   }
 
@@ -59,10 +59,11 @@ class Printer final : public TrainListener {
 
 void print_start(const Trainer& trainer) {
   const Plan& plan = trainer.plan();
-  fmt::print("rubato {}: {} on {}, schedule {}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
-             plan.options.model, plan.options.data, plan.options.schedule,
-             plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
-             plan.total_steps, plan.options.batch_size);
+  fmt::print(
+      "rubato {}: {} on {}, schedule {}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train", plan.options.model,
+      plan.options.data, plan.options.schedule,
+      plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
+      plan.total_steps, plan.options.batch_size);
   fmt::print("run folder: {}\n", trainer.folder().string());
   if (trainer.first_step() > 0) fmt::print("continuing after batch {}\n", trainer.first_step());
   std::fflush(stdout);
@@ -111,8 +112,7 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
   command->add_option("--platform", runtime.platform, "uniform:N: N equal hosts, joined pairwise; role i runs on host i mod N")
       ->capture_default_str();
   command->add_option("--profile", runtime.profile_file, "costs per block, as `rubato profile -o FILE` writes them");
-  command
-      ->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")
+  command->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")
       ->capture_default_str();
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] {

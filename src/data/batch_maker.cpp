@@ -15,8 +15,7 @@ void check_options(const Dataset& data, const BatchOptions& options) {
     throw UsageError("batch size " + std::to_string(options.batch_size) + " is not allowed: it must be at least 1");
   }
   if (options.augment && data.is_text()) {
-    throw UsageError("augmentation flips and crops images, and data set '" + data.name +
-                     "' is text: leave out --augment");
+    throw UsageError("augmentation flips and crops images, and data set '" + data.name + "' is text: leave out --augment");
   }
 }
 
@@ -27,8 +26,8 @@ void check_data(const Dataset& data) {
   };
   require(data.inputs.defined() && data.targets.defined(), "inputs and targets must both be given");
   require(data.inputs.dim() >= 1 && data.targets.dim() >= 1 && data.size() > 0, "it holds no sample");
-  require(data.targets.size(0) == data.size(), "it has " + std::to_string(data.size()) + " inputs, but " +
-                                                   std::to_string(data.targets.size(0)) + " targets");
+  require(data.targets.size(0) == data.size(),
+          "it has " + std::to_string(data.size()) + " inputs, but " + std::to_string(data.targets.size(0)) + " targets");
   require(data.targets.scalar_type() == torch::kInt64, "targets must be int64");
   require(data.inputs.is_contiguous() && data.targets.is_contiguous(), "call contiguous() on inputs and targets");
   require(data.inputs.is_cpu() && data.targets.is_cpu(), "inputs and targets must be in the processor's memory");
@@ -55,8 +54,7 @@ torch::Tensor rows(const torch::Tensor& table, const std::vector<std::int64_t>& 
 
 }  // namespace
 
-BatchMaker::BatchMaker(std::shared_ptr<const Dataset> data, BatchOptions options)
-    : data_(std::move(data)), options_(options) {
+BatchMaker::BatchMaker(std::shared_ptr<const Dataset> data, BatchOptions options) : data_(std::move(data)), options_(options) {
   check_data(*data_);
   check_options(*data_, options_);
   tables_ = pixel_tables(data_->mean, data_->deviation);
@@ -69,8 +67,7 @@ std::int64_t BatchMaker::batches_per_epoch() const {
 Batch BatchMaker::make(std::int64_t index) const {
   const std::vector<std::int64_t> chosen = samples(index);
   const std::int64_t epoch = index / batches_per_epoch();
-  return {index, epoch, data_->is_text() ? rows(data_->inputs, chosen) : images(chosen, epoch),
-          rows(data_->targets, chosen)};
+  return {index, epoch, data_->is_text() ? rows(data_->inputs, chosen) : images(chosen, epoch), rows(data_->targets, chosen)};
 }
 
 std::vector<std::int64_t> BatchMaker::samples(std::int64_t index) const {
@@ -105,8 +102,8 @@ BatchMaker::Permutation BatchMaker::shuffled(std::int64_t epoch) const {
 torch::Tensor BatchMaker::images(const std::vector<std::int64_t>& samples, std::int64_t epoch) const {
   const torch::Tensor& inputs = data_->inputs;
   const ImageShape shape{inputs.size(1), inputs.size(2), inputs.size(3)};
-  torch::Tensor result = torch::empty(
-      {static_cast<std::int64_t>(samples.size()), shape.channels, shape.height, shape.width}, torch::kFloat32);
+  torch::Tensor result =
+      torch::empty({static_cast<std::int64_t>(samples.size()), shape.channels, shape.height, shape.width}, torch::kFloat32);
   const auto* raw = inputs.data_ptr<std::uint8_t>();
   auto* out = result.data_ptr<float>();
   for (const std::int64_t sample : samples) {

@@ -42,8 +42,7 @@ class LzwReader {
       const Word word{output.size(), append(output, code, previous)};
       if (word.length == 0 || output.size() - begin > limit) return false;
       // The new word is the previous one and the first byte after it: what `output` holds from `previous.begin`.
-      if (previous.length > 0 && words_.size() < largest_window)
-        words_.push_back({previous.begin, previous.length + 1});
+      if (previous.length > 0 && words_.size() < largest_window) words_.push_back({previous.begin, previous.length + 1});
       previous = word;
     }
     return true;

@@ -17,8 +17,8 @@ struct CifarLayout {
   std::int64_t record() const { return label_bytes + pixels; }
 };
 
-std::vector<FileBytes> read_records(const DatasetEntry& entry, const CifarLayout& layout,
-                                    const std::filesystem::path& directory, const std::vector<std::string>& names) {
+std::vector<FileBytes> read_records(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& directory,
+                                    const std::vector<std::string>& names) {
   std::vector<FileBytes> files;
   for (const std::string& name : names) {
     files.push_back(read_bytes(find_file(directory, name, entry.how_to_get)));

@@ -34,8 +34,7 @@ GzipFile open_file(const std::filesystem::path& path) {
 
 }  // namespace
 
-std::filesystem::path find_file(const std::filesystem::path& directory, const std::string& name,
-                                const std::string& how_to_get) {
+std::filesystem::path find_file(const std::filesystem::path& directory, const std::string& name, const std::string& how_to_get) {
   const std::filesystem::path plain = directory / name;
   const std::filesystem::path compressed = directory / (name + ".gz");
   for (const auto& path : {plain, compressed}) {

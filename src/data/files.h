@@ -19,8 +19,7 @@ struct FileBytes {
 };
 
 /// `name`, or else `name`.gz, in `directory`. DataError that ends with `how_to_get` if neither is there.
-std::filesystem::path find_file(const std::filesystem::path& directory, const std::string& name,
-                                const std::string& how_to_get);
+std::filesystem::path find_file(const std::filesystem::path& directory, const std::string& name, const std::string& how_to_get);
 
 /// Reads a plain or gzip file. DataError if it cannot be opened or its gzip data is damaged.
 FileBytes read_bytes(const std::filesystem::path& path);

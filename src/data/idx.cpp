@@ -29,8 +29,8 @@ std::string described(const std::vector<std::int64_t>& shape) {
 void check_magic(const FileBytes& file, int dimensions) {
   const std::int64_t header = 4 + 4 * dimensions;
   if (static_cast<std::int64_t>(file.size()) < header) {
-    throw DataError(file.path.string() + ": expected at least " + std::to_string(header) +
-                    " bytes for the IDX header, found " + std::to_string(file.size()) + "; get the file again");
+    throw DataError(file.path.string() + ": expected at least " + std::to_string(header) + " bytes for the IDX header, found " +
+                    std::to_string(file.size()) + "; get the file again");
   }
   const std::int64_t found = big_endian(file.data()), expected = magic_of_bytes + dimensions;
   if (found == expected) return;
@@ -65,8 +65,8 @@ torch::Tensor read_idx(const std::filesystem::path& path, int dimensions) {
   const std::int64_t header = 4 + 4 * dimensions;
   expected += header;
   if (static_cast<std::int64_t>(file.size()) != expected) {
-    throw DataError(path.string() + ": expected " + std::to_string(expected) + " bytes for " + described(shape) +
-                    ", found " + std::to_string(file.size()) + "; get the file again");
+    throw DataError(path.string() + ": expected " + std::to_string(expected) + " bytes for " + described(shape) + ", found " +
+                    std::to_string(file.size()) + "; get the file again");
   }
   require_whole(file);
   return torch::from_blob(
@@ -80,9 +80,8 @@ Dataset load_part(const DatasetEntry& entry, const std::filesystem::path& direct
   const torch::Tensor labels = read_idx(labels_path, 1);
   const std::int64_t count = labels.size(0);
   if (images.size(0) != count) {
-    throw DataError(images_path.string() + " holds " + std::to_string(images.size(0)) + " images, but " +
-                    labels_path.string() + " holds " + std::to_string(count) +
-                    " labels; get both files from the same source");
+    throw DataError(images_path.string() + " holds " + std::to_string(images.size(0)) + " images, but " + labels_path.string() +
+                    " holds " + std::to_string(count) + " labels; get both files from the same source");
   }
   const auto* raw = labels.data_ptr<std::uint8_t>();
   for (std::int64_t i = 0; i < count; ++i) check_label(labels_path, i, raw[i], entry.classes);

@@ -44,8 +44,8 @@ void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::ve
   }
 }
 
-void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::vector<PixelTable>& tables,
-                 const Jitter& jitter, float* out) {
+void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::vector<PixelTable>& tables, const Jitter& jitter,
+                 float* out) {
   for (const PixelTable& table : tables) {
     for (std::int64_t y = 0; y < shape.height; ++y, out += shape.width) {
       const std::int64_t source = y + jitter.down;

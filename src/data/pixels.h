@@ -32,7 +32,7 @@ struct Jitter {
 void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::vector<PixelTable>& tables, float* out);
 
 /// The same with `jitter`; padding has the raw value 0.
-void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::vector<PixelTable>& tables,
-                 const Jitter& jitter, float* out);
+void write_image(const std::uint8_t* raw, const ImageShape& shape, const std::vector<PixelTable>& tables, const Jitter& jitter,
+                 float* out);
 
 }  // namespace rubato

@@ -6,10 +6,16 @@
 
 namespace rubato {
 
-Digest::Digest() : context_(EVP_MD_CTX_new()) { EVP_DigestInit_ex(context_, EVP_sha256(), nullptr); }
-Digest::~Digest() { EVP_MD_CTX_free(context_); }
+Digest::Digest() : context_(EVP_MD_CTX_new()) {
+  EVP_DigestInit_ex(context_, EVP_sha256(), nullptr);
+}
+Digest::~Digest() {
+  EVP_MD_CTX_free(context_);
+}
 
-void Digest::add_bytes(const void* data, std::size_t size) { EVP_DigestUpdate(context_, data, size); }
+void Digest::add_bytes(const void* data, std::size_t size) {
+  EVP_DigestUpdate(context_, data, size);
+}
 
 void Digest::add(const std::string& name, const torch::Tensor& tensor) {
   add_bytes(name.data(), name.size() + 1);

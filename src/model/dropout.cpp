@@ -10,8 +10,12 @@ namespace {
 thread_local PassKeyScope* current_scope = nullptr;
 }
 
-PassKeyScope::PassKeyScope(PassKey key) : key_(key), outer_(current_scope) { current_scope = this; }
-PassKeyScope::~PassKeyScope() { current_scope = outer_; }
+PassKeyScope::PassKeyScope(PassKey key) : key_(key), outer_(current_scope) {
+  current_scope = this;
+}
+PassKeyScope::~PassKeyScope() {
+  current_scope = outer_;
+}
 
 torch::Generator next_pass_generator() {
   PassKeyScope* scope = current_scope;

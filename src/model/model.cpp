@@ -29,8 +29,8 @@ bool has_random_pools(const nn::Module& module) {
 
 /// Whether a forward pass of `module` itself, not of its children, takes numbers from libtorch's global generator.
 bool draws_globally(const nn::Module& module) {
-  return has_dropout<nn::DropoutImpl, nn::Dropout2dImpl, nn::Dropout3dImpl, nn::AlphaDropoutImpl,
-                     nn::FeatureAlphaDropoutImpl>(module) ||
+  return has_dropout<nn::DropoutImpl, nn::Dropout2dImpl, nn::Dropout3dImpl, nn::AlphaDropoutImpl, nn::FeatureAlphaDropoutImpl>(
+             module) ||
          has_inner_dropout<nn::RNNImpl, nn::LSTMImpl, nn::GRUImpl, nn::MultiheadAttentionImpl>(module) ||
          has_random_pools<nn::FractionalMaxPool2dImpl, nn::FractionalMaxPool3dImpl>(module) ||
          module.as<nn::RReLUImpl>() != nullptr;
@@ -49,9 +49,8 @@ nn::AnyModule copied(const Block& block) {
   try {
     return block.module.clone();
   } catch (const c10::Error& error) {
-    throw UsageError(
-        "block '" + block.name + "' cannot be copied, as every pass in flight must: derive it and all its " +
-        "parts from torch::nn::Cloneable and register them in reset() (" + error.what_without_backtrace() + ")");
+    throw UsageError("block '" + block.name + "' cannot be copied, as every pass in flight must: derive it and all its " +
+                     "parts from torch::nn::Cloneable and register them in reset() (" + error.what_without_backtrace() + ")");
   }
 }
 
@@ -86,8 +85,8 @@ void check_nothing_shared(const std::vector<Block>& blocks) {
     for (const auto& parameter : block.module.ptr()->named_parameters()) {
       const auto [owner, is_new] = owners.emplace(parameter.value().unsafeGetTensorImpl(), block.name);
       if (is_new || owner->second == block.name) continue;
-      throw UsageError("blocks '" + owner->second + "' and '" + block.name + "' share the parameter '" +
-                       parameter.key() + "'; weights belong to one block: join the two or give each its own");
+      throw UsageError("blocks '" + owner->second + "' and '" + block.name + "' share the parameter '" + parameter.key() +
+                       "'; weights belong to one block: join the two or give each its own");
     }
   }
 }

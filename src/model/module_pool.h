@@ -18,8 +18,8 @@ class ModuleInstance {
   /// Makes the module compute with `weights`, sharing their storage. Only between passes: a graph that this instance recorded
   /// would use the new weights in some operators and the old in others, silently.
   void bind_parameters(const Snapshot& weights);
-  /// Copies `weights` into storage of the instance's own, hidden from autograd. A graph recorded earlier then goes on with the new
-  /// weights in every operator, views of weights included: what `--stale-weights live` means.
+  /// Copies `weights` into storage of the instance's own, hidden from autograd. A graph recorded earlier then goes on with the
+  /// new weights in every operator, views of weights included: what `--stale-weights live` means.
   void overwrite_parameters(const Snapshot& weights);
   void bind_buffers(const Snapshot& weights);
 

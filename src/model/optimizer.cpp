@@ -21,31 +21,29 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry> table = {
       {"sgd",
        [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::SGD>(std::move(p), optim::SGDOptions(o.learning_rate.base)
-                                                               .momentum(o.momentum)
-                                                               .nesterov(o.nesterov)
-                                                               .weight_decay(o.weight_decay));
+         return std::make_unique<optim::SGD>(
+             std::move(p),
+             optim::SGDOptions(o.learning_rate.base).momentum(o.momentum).nesterov(o.nesterov).weight_decay(o.weight_decay));
        }},
       {"adam",
        [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::Adam>(
-             std::move(p), optim::AdamOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+         return std::make_unique<optim::Adam>(std::move(p),
+                                              optim::AdamOptions(o.learning_rate.base).weight_decay(o.weight_decay));
        }},
       {"adamw",
        [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::AdamW>(
-             std::move(p), optim::AdamWOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+         return std::make_unique<optim::AdamW>(std::move(p),
+                                               optim::AdamWOptions(o.learning_rate.base).weight_decay(o.weight_decay));
        }},
       {"rmsprop",
        [](const OptimizerOptions& o, Parameters p) -> Made {
          return std::make_unique<optim::RMSprop>(
-             std::move(p),
-             optim::RMSpropOptions(o.learning_rate.base).momentum(o.momentum).weight_decay(o.weight_decay));
+             std::move(p), optim::RMSpropOptions(o.learning_rate.base).momentum(o.momentum).weight_decay(o.weight_decay));
        }},
       {"adagrad",
        [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::Adagrad>(
-             std::move(p), optim::AdagradOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+         return std::make_unique<optim::Adagrad>(std::move(p),
+                                                 optim::AdagradOptions(o.learning_rate.base).weight_decay(o.weight_decay));
        }},
   };
   return table;

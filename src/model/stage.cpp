@@ -1,8 +1,8 @@
 #include "rubato/model/stage.h"
 
-#include "rubato/model/autocast.h"
 #include "model/module_pool.h"
 #include "rubato/core/error.h"
+#include "rubato/model/autocast.h"
 #include "rubato/model/dropout.h"
 
 namespace rubato {
@@ -17,7 +17,8 @@ StaleWeights parse_stale_weights(const std::string& name) {
 Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
     : first_(first), last_(last), options_(options), loss_(model.loss) {
   for (int i = first; i < last; ++i) {
-    pools_.push_back(std::make_shared<ModulePool>(model.blocks.at(i), options.device, options.stale_weights == StaleWeights::live));
+    pools_.push_back(
+        std::make_shared<ModulePool>(model.blocks.at(i), options.device, options.stale_weights == StaleWeights::live));
   }
 }
 

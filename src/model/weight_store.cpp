@@ -1,8 +1,8 @@
 #include "rubato/model/weight_store.h"
 
-#include "rubato/model/digest.h"
 #include "model/recycler.h"
 #include "rubato/core/error.h"
+#include "rubato/model/digest.h"
 
 // Thread rules and invariants
 //  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`: arithmetic happens under it.
@@ -115,8 +115,8 @@ std::int64_t WeightStore::skip(Actor& actor, int block) {
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
   // Shares the tensors of `before`, which the new set keeps alive, so that the recycler cannot hand them out again.
-  auto next = std::shared_ptr<TensorSet>(new TensorSet{before->tensors, before->version + 1},
-                                         [before](TensorSet* set) { delete set; });
+  auto next =
+      std::shared_ptr<TensorSet>(new TensorSet{before->tensors, before->version + 1}, [before](TensorSet* set) { delete set; });
   return publish(actor, state, std::move(next), {.kind = EventKind::publish, .block = block});
 }
 
@@ -136,8 +136,7 @@ std::int64_t WeightStore::publish(Actor& actor, BlockState& state, std::shared_p
   return event.version;
 }
 
-void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& read,
-                                const std::vector<torch::Tensor>& after) {
+void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& read, const std::vector<torch::Tensor>& after) {
   BlockState& state = *blocks_.at(block);
   if (after.empty()) return;
   torch::NoGradGuard no_grad;
@@ -166,8 +165,12 @@ StalenessCount WeightStore::staleness(int block) const {
 const std::vector<std::string>& WeightStore::parameter_names(int block) const {
   return blocks_.at(block)->parameter_names;
 }
-const std::vector<std::string>& WeightStore::buffer_names(int block) const { return blocks_.at(block)->buffer_names; }
-const std::string& WeightStore::block_name(int block) const { return blocks_.at(block)->name; }
+const std::vector<std::string>& WeightStore::buffer_names(int block) const {
+  return blocks_.at(block)->buffer_names;
+}
+const std::string& WeightStore::block_name(int block) const {
+  return blocks_.at(block)->name;
+}
 
 std::string WeightStore::digest() const {
   Digest digest;
@@ -199,8 +202,8 @@ void WeightStore::save(torch::serialize::OutputArchive& archive) const {
     part.write("weights", torch::IValue(now.parameters->tensors));
     part.write("buffers", torch::IValue(now.buffers->tensors));
     const StalenessCount counts = staleness(state->index);
-    part.write("versions", torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version,
-                                                                   counts.updates, counts.sum, counts.max}));
+    part.write("versions", torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version, counts.updates,
+                                                                   counts.sum, counts.max}));
     if (state->optimizer) {
       torch::serialize::OutputArchive moments(archive.compilation_unit());
       state->optimizer->save(moments);

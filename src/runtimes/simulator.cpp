@@ -28,18 +28,15 @@ std::vector<s4u::Host*> make_hosts(const SimulatedPlatform& platform) {
   s4u::NetZone* zone = s4u::create_full_zone("platform");
   std::vector<s4u::Host*> hosts;
   for (int i = 0; i < platform.hosts; ++i) {
-    hosts.push_back(zone->create_host("host-" + std::to_string(i), flops_per_second)
-                        ->set_core_count(platform.cores_per_host)
-                        ->seal());
+    hosts.push_back(
+        zone->create_host("host-" + std::to_string(i), flops_per_second)->set_core_count(platform.cores_per_host)->seal());
   }
   for (int i = 0; i < platform.hosts; ++i) {
     for (int j = i + 1; j < platform.hosts; ++j) {
-      s4u::Link* link = zone->create_link("link-" + std::to_string(i) + "-" + std::to_string(j),
-                                          platform.link_bytes_per_second)
+      s4u::Link* link = zone->create_link("link-" + std::to_string(i) + "-" + std::to_string(j), platform.link_bytes_per_second)
                             ->set_latency(platform.link_latency_seconds)
                             ->seal();
-      zone->add_route(hosts[i]->get_netpoint(), hosts[j]->get_netpoint(), nullptr, nullptr, {s4u::LinkInRoute(link)},
-                      true);
+      zone->add_route(hosts[i]->get_netpoint(), hosts[j]->get_netpoint(), nullptr, nullptr, {s4u::LinkInRoute(link)}, true);
     }
   }
   zone->seal();

@@ -90,8 +90,7 @@ class ThreadRuntime final : public Runtime {
 
 class ThreadContext final : public RoleContext {
  public:
-  ThreadContext(const std::string& name, ThreadRuntime& runtime)
-      : RoleContext(name, runtime.options()), runtime_(runtime) {}
+  ThreadContext(const std::string& name, ThreadRuntime& runtime) : RoleContext(name, runtime.options()), runtime_(runtime) {}
 
   void send(const ChannelSpec& channel, std::unique_ptr<Message> message) override {
     const Event event{.kind = EventKind::send, .batch = message->batch(), .what = observed() ? channel.name : ""};

@@ -187,8 +187,7 @@ class Ddg final : public Schedule {
     edges.push_back(static_cast<int>(replica.model.blocks.size()));
     const int stages = static_cast<int>(edges.size()) - 1;
     for (int k = 0; k < stages; ++k) {
-      stages_.push_back(
-          std::make_unique<DdgStage>(replica, edges[k], edges[k + 1], stages - 1 - k, k, options.publish));
+      stages_.push_back(std::make_unique<DdgStage>(replica, edges[k], edges[k + 1], stages - 1 - k, k, options.publish));
     }
   }
 

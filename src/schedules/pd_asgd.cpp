@@ -39,9 +39,7 @@ class PdAsgd final : public Schedule {
     forwarding_ = forward_threads_;
     std::vector<Role> roles;
     for (int i = 0; i < forward_threads_; ++i) {
-      roles.push_back({.name = "forward-" + std::to_string(i),
-                       .run = [this](Context& me) { forward_role(me); },
-                       .device = i});
+      roles.push_back({.name = "forward-" + std::to_string(i), .run = [this](Context& me) { forward_role(me); }, .device = i});
     }
     for (int i = 0; i < backward_threads_; ++i) {
       roles.push_back({.name = "backward-" + std::to_string(i),

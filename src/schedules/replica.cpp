@@ -5,7 +5,7 @@
 namespace rubato {
 namespace {
 
-double cost(const Replica& replica, int block, double BlockCost::* part) {
+double cost(const Replica& replica, int block, double BlockCost::*part) {
   return replica.costs.empty() ? 0 : replica.costs.at(block).*part;
 }
 
@@ -23,8 +23,7 @@ std::vector<Snapshot> read_weights(Context& me, const Replica& replica, const St
   return weights;
 }
 
-Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const torch::Tensor& input,
-                  std::int64_t batch) {
+Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const torch::Tensor& input, std::int64_t batch) {
   const std::vector<Snapshot> weights = read_weights(me, replica, stage);
   double seconds = 0;
   for (int block = stage.first(); block < stage.last(); ++block) seconds += cost(replica, block, &BlockCost::forward);
@@ -74,8 +73,7 @@ torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& st
   }
   if (publish == Publish::model) {
     for (int local = stage.size() - 1; local >= 0; --local) {
-      replica.store.apply(me, stage.first() + local, std::move(kept[local]), pass.weights(local).parameters->version,
-                          batch);
+      replica.store.apply(me, stage.first() + local, std::move(kept[local]), pass.weights(local).parameters->version, batch);
     }
   }
   return grad;

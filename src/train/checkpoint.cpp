@@ -49,14 +49,14 @@ Progress verified(const fs::path& folder) {
   try {
     const auto json = nlohmann::json::parse(read_file(folder / "state.json"));
     if (json.at("format") != format_version) {
-      throw DataError(fmt::format("{} has format {}, this rubato reads {}", folder.string(), json.at("format").dump(),
-                                  format_version));
+      throw DataError(
+          fmt::format("{} has format {}, this rubato reads {}", folder.string(), json.at("format").dump(), format_version));
     }
     for (const auto& [name, facts] : json.at("files").items()) {
       const std::string content = read_file(folder / name);
       if (content.size() != facts.at("bytes").get<std::size_t>()) {
-        throw DataError(fmt::format("{} has {} bytes, {} expected", (folder / name).string(), content.size(),
-                                    facts.at("bytes").dump()));
+        throw DataError(
+            fmt::format("{} has {} bytes, {} expected", (folder / name).string(), content.size(), facts.at("bytes").dump()));
       }
       if (sha256(content) != facts.at("sha256")) throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
     }
@@ -149,8 +149,8 @@ void CheckpointFolder::load(const Found& found, WeightStore& store, Schedule& sc
     store.load(weights);
     schedule.load(in_flight);
   } catch (const c10::Error& error) {
-    throw DataError(fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(),
-                                error.what_without_backtrace()));
+    throw DataError(
+        fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(), error.what_without_backtrace()));
   }
 }
 

@@ -2,8 +2,8 @@
 
 #include <thread>
 
-#include "rubato/model/autocast.h"
 #include "rubato/data/batch_source.h"
+#include "rubato/model/autocast.h"
 
 namespace rubato {
 namespace {

@@ -29,7 +29,9 @@ std::uint32_t crc32c(const std::string& bytes) {
 }
 
 /// A record stores its checksums rotated and offset, so that a checksum of checksums stays sound.
-std::uint32_t masked(std::uint32_t crc) { return ((crc >> 15) | (crc << 17)) + 0xa282ead8u; }
+std::uint32_t masked(std::uint32_t crc) {
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
+}
 
 template <class Number>
 std::string raw(Number value) {

@@ -12,14 +12,12 @@ thread_local double* counted = nullptr;
 
 const at::Tensor* tensor_at(const at::RecordFunction& call, std::size_t index) {
   const auto inputs = call.inputs();
-  return index < inputs.size() && inputs[index].isTensor() && inputs[index].toTensor().defined()
-             ? &inputs[index].toTensor()
-             : nullptr;
+  return index < inputs.size() && inputs[index].isTensor() && inputs[index].toTensor().defined() ? &inputs[index].toTensor()
+                                                                                                 : nullptr;
 }
 
 /// Positions a convolution's window takes along one dimension.
-std::int64_t positions(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
-                       std::int64_t dilation) {
+std::int64_t positions(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding, std::int64_t dilation) {
   return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
 }
 
@@ -30,8 +28,7 @@ double convolution_flops(const at::RecordFunction& call) {
   const auto stride = inputs[3].toIntVector(), padding = inputs[4].toIntVector(), dilation = inputs[5].toIntVector();
   double flops = 2.0 * static_cast<double>(input->size(0) * weight->numel());
   for (std::int64_t d = 2; d < input->dim(); ++d) {
-    flops *= static_cast<double>(
-        positions(input->size(d), weight->size(d), stride[d - 2], padding[d - 2], dilation[d - 2]));
+    flops *= static_cast<double>(positions(input->size(d), weight->size(d), stride[d - 2], padding[d - 2], dilation[d - 2]));
   }
   return flops;
 }
@@ -65,8 +62,7 @@ std::unique_ptr<at::ObserverContext> on_call(const at::RecordFunction& call) {
 
 FlopCounter::FlopCounter() {
   counted = &flops_;
-  handle_ = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(on_call).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+  handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(on_call).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
 }
 
 FlopCounter::~FlopCounter() {

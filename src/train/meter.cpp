@@ -45,8 +45,9 @@ bool MetricsLog::failed() const {
 
 void StepMeter::step(const StepReport& report) {
   if (!std::isfinite(report.loss)) {
-    throw DivergedError(fmt::format("training diverged: the loss of batch {} is {}; try a smaller --lr, --warmup-epochs or --clip-norm",
-                                    report.batch, report.loss));
+    throw DivergedError(
+        fmt::format("training diverged: the loss of batch {} is {}; try a smaller --lr, --warmup-epochs or --clip-norm",
+                    report.batch, report.loss));
   }
   std::string line;
   {

@@ -61,9 +61,8 @@ void check_combinations(const TrainOptions& o) {
         "pass; use fp32 or stashed");
   }
   if (o.coupling == "none" && o.replicas > 1) {
-    throw UsageError(fmt::format(
-        "--replicas {} with --coupling none would train {} models that never meet: start separate runs", o.replicas,
-        o.replicas));
+    throw UsageError(fmt::format("--replicas {} with --coupling none would train {} models that never meet: start separate runs",
+                                 o.replicas, o.replicas));
   }
   if (!o.resume.empty() && !o.init_from.empty()) {
     throw UsageError("--resume and --init-from both say where the weights come from: give one of them");
@@ -87,8 +86,7 @@ TrainOptions resolve(TrainOptions o) {
   resolve_optimizer(o);
   check_combinations(o);
   if (o.max_in_flight == 0) {
-    o.max_in_flight = default_passes_in_flight(
-        {.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
+    o.max_in_flight = default_passes_in_flight({.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
   }
   if (!schedule.uses_cuts) o.stages = 1;
   if (o.stages == 1) o.cuts = "";

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include <sstream>
 #include <toml++/toml.h>
+#include <sstream>
 
 #include "rubato/core/error.h"
 #include "rubato/train/options.h"
@@ -51,8 +51,8 @@ struct Reader {
 
  private:
   [[noreturn]] void wrong(const OptionInfo& info, const toml::node& node, const char* wanted) const {
-    throw UsageError(fmt::format("{}:{}:{}: '{}' must be {}", file, node.source().begin.line, node.source().begin.column,
-                                 info.name, wanted));
+    throw UsageError(
+        fmt::format("{}:{}:{}: '{}' must be {}", file, node.source().begin.line, node.source().begin.column, info.name, wanted));
   }
   template <class T>
   void read(const OptionInfo& info, const toml::node& node, T& field) const {
@@ -106,8 +106,8 @@ TrainOptions from_toml(const std::string& text, const std::string& file_name, Tr
   try {
     table = toml::parse(text, file_name);
   } catch (const toml::parse_error& error) {
-    throw UsageError(fmt::format("{}:{}:{}: not TOML: {}", file_name, error.source().begin.line,
-                                 error.source().begin.column, error.description()));
+    throw UsageError(fmt::format("{}:{}:{}: not TOML: {}", file_name, error.source().begin.line, error.source().begin.column,
+                                 error.description()));
   }
   std::vector<std::string> known;
   visit_options(options, Reader{table, file_name, known});

@@ -27,8 +27,7 @@ Model build_model(const TrainOptions& o, const Dataset& data) {
     throw UsageError(fmt::format("--model {} does not fit --data {}: a {} data set needs a {} model, see `rubato list models`",
                                  o.model, o.data, data.is_text() ? "text" : "image", data.is_text() ? "text" : "image"));
   }
-  ZooOptions zoo{.model = o.model, .classes = data.classes, .width = o.width, .dropout = o.dropout.value_or(-1),
-                 .seed = o.seed};
+  ZooOptions zoo{.model = o.model, .classes = data.classes, .width = o.width, .dropout = o.dropout.value_or(-1), .seed = o.seed};
   if (data.is_text()) {
     zoo.sequence_length = data.inputs.size(1);
   } else {
@@ -78,8 +77,8 @@ std::vector<BlockCost> simulated_costs(const Plan& plan) {
   auto costs = profile_from_json(text.str(), runtime.profile_file).costs();
   if (costs.size() != plan.model.blocks.size()) {
     throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
-                                runtime.profile_file, costs.size(), plan.model.name, plan.model.blocks.size(),
-                                plan.options.model, runtime.profile_file));
+                                runtime.profile_file, costs.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
+                                runtime.profile_file));
   }
   return costs;
 }
@@ -109,11 +108,10 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
   plan.data = std::make_shared<const DataSplit>(load_dataset(o.data, o.data_dir, o.sequence_length));
   plan.model = build_model(o, plan.data->train);
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
-  plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
-                                                                        .seed = o.seed,
-                                                                        .shuffle = !o.no_shuffle,
-                                                                        .augment = o.augment,
-                                                                        .prefetch = o.prefetch});
+  plan.batches = std::make_shared<const BatchMaker>(
+      train,
+      BatchOptions{
+          .batch_size = o.batch_size, .seed = o.seed, .shuffle = !o.no_shuffle, .augment = o.augment, .prefetch = o.prefetch});
   plan.steps_per_epoch = plan.batches->batches_per_epoch();
   plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
   plan.stage = {.seed = o.seed,

@@ -43,9 +43,7 @@ class BlockByBlock {
       const int block = static_cast<int>(i);
       std::optional<FlopCounter> counter;
       if (flops != nullptr) counter.emplace();
-      forward[i] = seconds_of([&] {
-        passes[i] = stages_[i]->forward({store_.read(me_, block)}, activation, batch.index);
-      });
+      forward[i] = seconds_of([&] { passes[i] = stages_[i]->forward({store_.read(me_, block)}, activation, batch.index); });
       if (flops != nullptr) flops->push_back(counter->flops());
       activation = passes[i].output();
       if (outputs != nullptr) outputs->push_back(activation);
@@ -151,12 +149,12 @@ Profile profile_from_json(const std::string& text, const std::string& file_name)
   try {
     const auto json = nlohmann::json::parse(text);
     for (const auto& block : json.at("blocks")) {
-      profile.blocks.push_back({.name = block.at("name"),
-                                .parameters = block.value("parameters", std::int64_t{0}),
-                                .activation_bytes = block.value("activation_bytes", std::int64_t{0}),
-                                .flops = block.value("flops", 0.0),
-                                .seconds = {block.at("forward_seconds"), block.at("backward_seconds"),
-                                            block.value("update_seconds", 0.0)}});
+      profile.blocks.push_back(
+          {.name = block.at("name"),
+           .parameters = block.value("parameters", std::int64_t{0}),
+           .activation_bytes = block.value("activation_bytes", std::int64_t{0}),
+           .flops = block.value("flops", 0.0),
+           .seconds = {block.at("forward_seconds"), block.at("backward_seconds"), block.value("update_seconds", 0.0)}});
     }
   } catch (const nlohmann::json::exception& error) {
     throw DataError(fmt::format("profile {}: {}", file_name, error.what()));

@@ -39,7 +39,8 @@ std::string Trace::chrome_json() const {
   for (const Entry& entry : entries()) {
     const auto [row, is_new] = rows.emplace(entry.role, static_cast<int>(rows.size()));
     if (is_new) {
-      events.push_back({{"name", "thread_name"}, {"ph", "M"}, {"pid", 1}, {"tid", row->second}, {"args", {{"name", entry.role}}}});
+      events.push_back(
+          {{"name", "thread_name"}, {"ph", "M"}, {"pid", 1}, {"tid", row->second}, {"args", {{"name", entry.role}}}});
     }
     const Event& event = entry.event;
     const std::string name = event.what.empty() ? to_string(event.kind) : std::string(to_string(event.kind)) + " " + event.what;
@@ -49,7 +50,8 @@ std::string Trace::chrome_json() const {
     if (event.staleness >= 0) args["staleness"] = event.staleness;
     if (event.batch >= 0) args["batch"] = event.batch;
     const bool span = entry.end > entry.begin;
-    nlohmann::ordered_json json = {{"name", name}, {"ph", span ? "X" : "i"}, {"pid", 1}, {"tid", row->second}, {"ts", entry.begin * 1e6}};
+    nlohmann::ordered_json json = {
+        {"name", name}, {"ph", span ? "X" : "i"}, {"pid", 1}, {"tid", row->second}, {"ts", entry.begin * 1e6}};
     if (span) {
       json["dur"] = (entry.end - entry.begin) * 1e6;
     } else {

@@ -18,8 +18,8 @@ namespace rubato {
 namespace {
 
 fs::path new_run_folder(const TrainOptions& options) {
-  const std::string stem = fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", fmt::localtime(std::time(nullptr)), options.schedule,
-                                       options.model);
+  const std::string stem =
+      fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", fmt::localtime(std::time(nullptr)), options.schedule, options.model);
   fs::path folder = stem;
   for (int i = 2; fs::exists(folder); ++i) folder = stem + "-" + std::to_string(i);
   return folder;
@@ -155,9 +155,8 @@ void Trainer::finish_epoch() {
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   }
-  nlohmann::ordered_json line = {{"step", progress_.step},     {"epoch", epoch},
-                                 {"seconds", progress_.seconds}, {"train_loss", train_loss},
-                                 {"test_loss", test_.loss},      {"test_accuracy", test_.accuracy}};
+  nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epoch},          {"seconds", progress_.seconds},
+                                 {"train_loss", train_loss}, {"test_loss", test_.loss}, {"test_accuracy", test_.accuracy}};
   for (int block = 0; block < store_->block_count(); ++block) {
     const StalenessCount staleness = store_->staleness(block);
     line["staleness"][store_->block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
@@ -172,7 +171,9 @@ void Trainer::finish_epoch() {
   listener_->epoch_done(epoch, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
 }
 
-double Trainer::training_seconds() const { return progress_.seconds - progress_at_start_.seconds; }
+double Trainer::training_seconds() const {
+  return progress_.seconds - progress_at_start_.seconds;
+}
 
 bool Trainer::target_reached() const {
   return plan_.options.target_accuracy && test_.loss != 0 && test_.accuracy >= *plan_.options.target_accuracy;
@@ -181,9 +182,10 @@ bool Trainer::target_reached() const {
 void Trainer::write_checkpoint() {
   if (last_checkpoint_ == progress_.step) return;
   if (!store_->finite()) {
-    throw DivergedError(fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
-                                    "--warmup-epochs or --clip-norm",
-                                    progress_.step));
+    throw DivergedError(
+        fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
+                    "--warmup-epochs or --clip-norm",
+                    progress_.step));
   }
   CheckpointFolder(folder_ / "checkpoint").write(progress_, *store_, *schedule_, saved_config());
   last_checkpoint_ = progress_.step;

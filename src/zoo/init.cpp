@@ -77,8 +77,7 @@ void initialise(const std::vector<Block>& blocks, InitScheme scheme, std::uint64
       const Fills fills = fills_for(*module, scheme);
       for (const auto& parameter : parameters) {
         const bool is_bias = parameter.key().starts_with("bias");
-        draw(parameter.value(), is_bias ? fills.bias : fills.weight,
-             RandomStream(seed, RandomUse::weights, {block, index++}));
+        draw(parameter.value(), is_bias ? fills.bias : fills.weight, RandomStream(seed, RandomUse::weights, {block, index++}));
       }
     }
   }

@@ -23,9 +23,7 @@ class StemImpl : public torch::nn::Cloneable<StemImpl> {
 /// paper: every second pixel, then channels of zeros; it has no parameters.
 class ResidualImpl : public torch::nn::Cloneable<ResidualImpl> {
  public:
-  ResidualImpl(std::int64_t in, std::int64_t out, std::int64_t stride) : in_(in), out_(out), stride_(stride) {
-    reset();
-  }
+  ResidualImpl(std::int64_t in, std::int64_t out, std::int64_t stride) : in_(in), out_(out), stride_(stride) { reset(); }
   void reset() override {
     conv1_ = register_module("conv1", plain_convolution(in_, out_, 3, stride_));
     norm1_ = register_module("norm1", torch::nn::BatchNorm2d(out_));

@@ -25,8 +25,7 @@ class PositionedImpl : public torch::nn::Cloneable<PositionedImpl> {
   torch::Tensor forward(const torch::Tensor& tokens) {
     const std::int64_t length = tokens.size(1);
     if (length > length_) {
-      throw UsageError("a sequence of " + std::to_string(length) + " tokens is longer than the " +
-                       std::to_string(length_) +
+      throw UsageError("a sequence of " + std::to_string(length) + " tokens is longer than the " + std::to_string(length_) +
                        " this transformer has positions for; build it with a larger "
                        "sequence length");
     }
@@ -98,8 +97,7 @@ std::vector<Block> transformer_char(const ZooOptions& options) {
     throw UsageError("width " + std::to_string(options.width) + " cannot be split over the " + std::to_string(heads) +
                      " attention heads of transformer-char; give a multiple of " + std::to_string(heads));
   }
-  std::vector<Block> blocks{
-      make_block<PositionedImpl>("embedding", options.classes, options.sequence_length, options.width)};
+  std::vector<Block> blocks{make_block<PositionedImpl>("embedding", options.classes, options.sequence_length, options.width)};
   for (int layer = 1; layer <= layers; ++layer) {
     const std::string name = "layer" + std::to_string(layer);
     blocks.push_back(make_block<TransformerLayerImpl>(name, options.width, options.dropout));

@@ -116,8 +116,7 @@ std::int64_t resolved_width(const Recipe& recipe, std::int64_t width) {
 double resolved_dropout(const Recipe& recipe, double dropout) {
   if (dropout == -1) return recipe.dropout.value_or(0);
   if (!(dropout >= 0 && dropout < 1)) {
-    throw UsageError("dropout " + std::to_string(dropout) +
-                     " is not a probability below 1; give one from 0 up to, not " +
+    throw UsageError("dropout " + std::to_string(dropout) + " is not a probability below 1; give one from 0 up to, not " +
                      "including, 1, or -1 for the own value of model '" + recipe.entry.name + "'");
   }
   if (dropout > 0 && !recipe.dropout) {

@@ -114,10 +114,9 @@ void write_small_mnist(const fs::path& folder) {
 }
 
 std::vector<std::string> small_run(const fs::path& data, const fs::path& run, const std::vector<std::string>& more) {
-  std::vector<std::string> arguments = {"train",        "--model", "mlp",           "--width",  "16",
-                                        "--data",       "mnist",   "--data-dir",    data,       "--run-dir",
-                                        run,            "--lr",    "0.05",          "--batch-size", "16",
-                                        "--lr-schedule", "constant"};
+  std::vector<std::string> arguments = {"train", "--model",      "mlp", "--width",       "16",      "--data",
+                                        "mnist", "--data-dir",   data,  "--run-dir",     run,       "--lr",
+                                        "0.05",  "--batch-size", "16",  "--lr-schedule", "constant"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }

@@ -44,8 +44,7 @@ TEST_F(RunFolder, holds_what_is_promised) {
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, summary("a"));
   for (const char* key : {"schedule", "coupling", "runtime", "seed", "steps", "epochs", "seconds", "samples_per_second",
-                          "train_loss", "test_accuracy", "seconds_to_target", "staleness", "peak_rss_bytes",
-                          "weights_digest"}) {
+                          "train_loss", "test_accuracy", "seconds_to_target", "staleness", "peak_rss_bytes", "weights_digest"}) {
     EXPECT_THAT(summary("a"), HasSubstr(std::string("\"") + key + "\"")) << key;
   }
   EXPECT_GT(std::stod(json_value(summary("a"), "test_accuracy")), 20);
@@ -91,8 +90,9 @@ TEST_F(RunFolder, the_same_bits_on_threads_and_in_virtual_time_and_in_every_limi
 
 TEST_F(RunFolder, two_simulations_tell_the_same_story_and_another_seed_another) {
   const auto simulate = [&](const std::string& name, const std::string& seed) {
-    auto arguments = small_run(data, run(name), {"--steps", "30", "--schedule", "hogwild", "--workers", "3", "--trace", "--seed",
-                                                 seed, "--inject-delay", "worker-0:1-9", "--platform", "uniform:3"});
+    auto arguments = small_run(data, run(name),
+                               {"--steps", "30", "--schedule", "hogwild", "--workers", "3", "--trace", "--seed", seed,
+                                "--inject-delay", "worker-0:1-9", "--platform", "uniform:3"});
     arguments[0] = "simulate";
     EXPECT_EQ(rubato_command(arguments).exit_code, 0);
     return content_of(folder.path() / name / "transcript.txt");

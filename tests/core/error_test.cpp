@@ -10,7 +10,9 @@ TEST(Error, proposes_the_nearest_known_name) {
   EXPECT_EQ(nearest_name("pdasgd", {"serial", "pd-asgd"}), "pd-asgd");
 }
 
-TEST(Error, proposes_nothing_when_nothing_is_near) { EXPECT_EQ(nearest_name("transformer", {"ddg", "serial"}), ""); }
+TEST(Error, proposes_nothing_when_nothing_is_near) {
+  EXPECT_EQ(nearest_name("transformer", {"ddg", "serial"}), "");
+}
 
 TEST(Error, names_the_value_and_all_known_ones) {
   const UsageError error = unknown_name("schedule", "hogwilde", {"serial", "hogwild"});

@@ -218,8 +218,7 @@ TEST(BatchMaker, refuses_options_that_make_no_batch) {
   const auto text = std::make_shared<Dataset>(Dataset{"psalms", tokens, tokens, 1, {}, {}});
   BatchOptions augmented;
   augmented.augment = true;
-  EXPECT_MENTIONS(complaint<UsageError>([&] { BatchMaker(text, augmented); }),
-                  "data set 'psalms' is text: leave out --augment");
+  EXPECT_MENTIONS(complaint<UsageError>([&] { BatchMaker(text, augmented); }), "data set 'psalms' is text: leave out --augment");
   const BatchMaker maker(images(5), options(2));
   EXPECT_MENTIONS(complaint<UsageError>([&] { maker.make(-1); }), "batch -1 does not exist");
 }
@@ -234,8 +233,7 @@ TEST(BatchMaker, refuses_a_data_set_whose_tensors_it_would_misread) {
                   "data set 'noise' cannot be batched: it has 6 inputs, but 5 targets");
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.targets = torch::zeros({6}); }), "targets must be int64");
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.inputs = data.inputs.transpose(2, 3); }), "call contiguous()");
-  EXPECT_MENTIONS(refusal([](Dataset& data) { data.inputs = data.inputs.to(torch::kFloat32); }),
-                  "must be uint8 images");
+  EXPECT_MENTIONS(refusal([](Dataset& data) { data.inputs = data.inputs.to(torch::kFloat32); }), "must be uint8 images");
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.mean = {0.5}; }), "one number for each of 2 channels");
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.deviation = {1, 0}; }), "deviations must be above 0");
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.inputs = torch::Tensor(); }), "must both be given");

@@ -11,9 +11,7 @@ using test::generator;
 
 struct Bench {
   explicit Bench(Model model_, StageOptions options = {})
-      : model(std::move(model_)),
-        store(model, test::sgd()),
-        stage(model, 0, static_cast<int>(model.blocks.size()), options) {}
+      : model(std::move(model_)), store(model, test::sgd()), stage(model, 0, static_cast<int>(model.blocks.size()), options) {}
 
   std::vector<Snapshot> weights() {
     std::vector<Snapshot> all;
@@ -94,8 +92,8 @@ TEST(Stage, live_weights_change_the_error_that_goes_down_and_not_the_top_blocks_
   live.disturb_weights();
   for (int local = 0; local < live.stage.size(); ++local) live.stage.rebind(b, local, live.store.read(live.me, local));
   const auto expected = stashed.gradients(a), got = live.gradients(b);
-  EXPECT_TRUE(torch::equal(got[0], expected[0]));      // head: activation and loss of the forward pass
-  EXPECT_FALSE(torch::equal(got[2], expected[2]));     // below: the error came through the new head
+  EXPECT_TRUE(torch::equal(got[0], expected[0]));   // head: activation and loss of the forward pass
+  EXPECT_FALSE(torch::equal(got[2], expected[2]));  // below: the error came through the new head
 }
 
 TEST(Stage, replaying_with_unchanged_weights_gives_the_same_gradients_with_dropout_too) {

@@ -23,7 +23,9 @@ Model one_block() {
   return model_from(std::vector<Block>{{"a", torch::nn::AnyModule(linear)}});
 }
 
-StoreOptions plain(double rate) { return {.optimizer = {.learning_rate = {.base = rate}}}; }
+StoreOptions plain(double rate) {
+  return {.optimizer = {.learning_rate = {.base = rate}}};
+}
 
 class WeightStoreTest : public ::testing::Test {
  protected:
@@ -57,7 +59,7 @@ TEST_F(WeightStoreTest, uses_the_memory_of_a_snapshot_again_only_when_nobody_hol
 TEST_F(WeightStoreTest, counts_staleness_as_version_at_apply_minus_version_at_read) {
   WeightStore store(one_block(), plain(0.1));
   for (int i = 0; i < 3; ++i) store.apply(me, 0, {torch::ones({2, 2})}, i);  // fresh
-  store.apply(me, 0, {torch::ones({2, 2})}, 1);                               // version 3, evaluated at 1
+  store.apply(me, 0, {torch::ones({2, 2})}, 1);                              // version 3, evaluated at 1
   const StalenessCount count = store.staleness(0);
   EXPECT_EQ(count.updates, 4);
   EXPECT_EQ(count.sum, 2);

@@ -91,7 +91,9 @@ struct Case {
   StoreOptions (*store)();
 };
 
-void PrintTo(const Case& row, std::ostream* out) { *out << row.name; }
+void PrintTo(const Case& row, std::ostream* out) {
+  *out << row.name;
+}
 
 std::vector<Case> cases() {
   const auto norm = [] { return test::norm_and_dropout_model(); };
@@ -171,7 +173,7 @@ TEST_P(DdgOracleTest, module_k_first_changes_at_iteration_K_minus_k) {
       for (std::size_t i = 0; i < old_weights.size(); ++i) {
         const bool changed = !torch::equal(old_weights[i], new_weights[i]);
         const bool due = iterations > stages - 1 - stage;  // iteration K - k is number K - k + 1
-        const bool matters = changed || i == 0;  // a bias may rest at zero, the first weight never does
+        const bool matters = changed || i == 0;            // a bias may rest at zero, the first weight never does
         EXPECT_TRUE(!matters || changed == due) << "block " << block << " after " << iterations;
       }
     }

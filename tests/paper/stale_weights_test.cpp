@@ -67,9 +67,9 @@ TEST(StaleWeights, all_differ_with_several_layers_and_a_nonlinearity_per_stage) 
 }
 
 TEST(StaleWeights, replayed_gradients_are_evaluated_at_the_newest_weights) {
-  Lab lab(chain(4, true), {.schedule = {.name = "ddg", .cuts = {4}},
-                           .store = test::sgd(0.1),
-                           .stage = {.stale_weights = StaleWeights::replayed}});
+  Lab lab(
+      chain(4, true),
+      {.schedule = {.name = "ddg", .cuts = {4}}, .store = test::sgd(0.1), .stage = {.stale_weights = StaleWeights::replayed}});
   lab.run_on_threads(10);
   for (int block = 0; block < lab.store.block_count(); ++block) EXPECT_EQ(lab.store.staleness(block).max, 0);
 }

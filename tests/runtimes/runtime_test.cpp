@@ -33,9 +33,16 @@ class RuntimeTest : public ::testing::TestWithParam<const char*> {
 TEST_P(RuntimeTest, messages_arrive_once_and_in_order) {
   const Channel<Number> channel{{"numbers", 2}};
   std::vector<int> got;
-  make()->run({{.name = "sender", .run = [&](Context& me) { for (int i = 0; i < 20; ++i) send(me, channel, number(i)); }},
+  make()->run({{.name = "sender",
+                .run =
+                    [&](Context& me) {
+                      for (int i = 0; i < 20; ++i) send(me, channel, number(i));
+                    }},
                {.name = "receiver",
-                .run = [&](Context& me) { for (int i = 0; i < 20; ++i) got.push_back(receive(me, channel).value); },
+                .run =
+                    [&](Context& me) {
+                      for (int i = 0; i < 20; ++i) got.push_back(receive(me, channel).value);
+                    },
                 .device = 1}});
   for (int i = 0; i < 20; ++i) EXPECT_EQ(got.at(i), i);
 }
@@ -46,12 +53,12 @@ TEST_P(RuntimeTest, each_message_reaches_exactly_one_of_several_receivers) {
   const auto receiver = [&](Context& me) {
     for (int value = receive(me, channel).value; value > 0; value = receive(me, channel).value) sum += value;
   };
-  make()->run({{.name = "a", .run = receiver},
-               {.name = "b", .run = receiver},
-               {.name = "sender", .run = [&](Context& me) {
-                  for (int i = 1; i <= 100; ++i) send(me, channel, number(i));
-                  for (int i = 0; i < 2; ++i) send(me, channel, number(0));
-                }}});
+  make()->run({{.name = "a", .run = receiver}, {.name = "b", .run = receiver}, {.name = "sender", .run = [&](Context& me) {
+                                                                                  for (int i = 1; i <= 100; ++i)
+                                                                                    send(me, channel, number(i));
+                                                                                  for (int i = 0; i < 2; ++i)
+                                                                                    send(me, channel, number(0));
+                                                                                }}});
   EXPECT_EQ(sum, 5050);
 }
 
@@ -60,12 +67,13 @@ TEST_P(RuntimeTest, a_full_channel_holds_its_sender) {
   std::atomic<int> sent{0};
   int sent_before_first_receive = 0;
   make()->run({{.name = "sender",
-                .run = [&](Context& me) {
-                  for (int i = 0; i < 3; ++i) {
-                    send(me, channel, number(i));
-                    ++sent;
-                  }
-                }},
+                .run =
+                    [&](Context& me) {
+                      for (int i = 0; i < 3; ++i) {
+                        send(me, channel, number(i));
+                        ++sent;
+                      }
+                    }},
                {.name = "receiver", .run = [&](Context& me) {
                   me.sleep(0.02);
                   sent_before_first_receive = sent;
@@ -90,9 +98,8 @@ TEST_P(RuntimeTest, a_role_that_fails_stops_the_others_and_its_exception_comes_o
   const auto waits = [&](Context& me) { receive(me, never); };
   EXPECT_THROW(runtime->run({{.name = "waits", .run = waits},
                              {.name = "sleeps", .run = [](Context& me) { me.sleep(1000); }},
-                             {.name = "fails", .run = [](Context& me) {
-                                me.compute("work", 0, 0.001, [] { throw DivergedError("no"); });
-                              }}}),
+                             {.name = "fails",
+                              .run = [](Context& me) { me.compute("work", 0, 0.001, [] { throw DivergedError("no"); }); }}}),
                DivergedError);
 }
 

@@ -21,30 +21,34 @@ struct Scenario {
   ScheduleOptions schedule;
 };
 
-void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.file; }
+void PrintTo(const Scenario& scenario, std::ostream* out) {
+  *out << scenario.file;
+}
 
 std::vector<Scenario> scenarios() {
   return {{"serial", "one worker, three blocks: forward 1 s and backward 2 s per block", {.name = "serial"}},
-          {"hogwild", "two workers on one replica; both begin at once, so the second to publish is one version behind",
+          {"hogwild",
+           "two workers on one replica; both begin at once, so the second to publish is one version behind",
            {.name = "hogwild", .workers = 2}},
-          {"ddg", "three stages of one block each; stage k works on batch t - (3 - k) on its way back",
+          {"ddg",
+           "three stages of one block each; stage k works on batch t - (3 - k) on its way back",
            {.name = "ddg", .cuts = {1, 2}}},
-          {"pd_asgd", "one forward thread, two backward threads, three passes in flight; each block is published as it is ready",
+          {"pd_asgd",
+           "one forward thread, two backward threads, three passes in flight; each block is published as it is ready",
            {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}}};
 }
 
 std::string transcript(const Scenario& scenario) {
   Trace trace;
-  test::Lab lab(test::small_model("mlp"), {.schedule = scenario.schedule,
-                                           .store = test::sgd(),
-                                           .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
+  test::Lab lab(test::small_model("mlp"),
+                {.schedule = scenario.schedule, .store = test::sgd(), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
   // Links are so fast that times stay whole seconds: what is told is the order of things.
   lab.run(*make_simulator({.hosts = 3, .link_bytes_per_second = 1e15, .link_latency_seconds = 0}, {.events = &trace}), 0, 4);
   return trace.transcript();
 }
 
-/// `transcript` in a process of its own: SimGrid's clock runs on from one simulator to the next, and the last bit of a time that is
-/// not counted from zero may reorder what happens at the same moment.
+/// `transcript` in a process of its own: SimGrid's clock runs on from one simulator to the next, and the last bit of a time that
+/// is not counted from zero may reorder what happens at the same moment.
 std::string fresh_transcript(const Scenario& scenario) {
   int ends[2];
   if (pipe(ends) != 0) return "no pipe";
@@ -86,8 +90,7 @@ TEST_P(ScenarioTest, goes_the_same_way_twice) {
   EXPECT_EQ(fresh_transcript(GetParam()), first);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, ::testing::ValuesIn(scenarios()),
-                         [](const auto& info) { return info.param.file; });
+INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, ::testing::ValuesIn(scenarios()), [](const auto& info) { return info.param.file; });
 
 }  // namespace
 }  // namespace rubato

@@ -35,9 +35,9 @@ class LearningTest : public ::testing::TestWithParam<Case> {
 TEST_P(LearningTest, lowers_the_loss) {
   ScheduleOptions schedule{.name = GetParam().schedule, .workers = 3};
   if (find_schedule(schedule.name).uses_cuts) schedule.cuts = {1, 2};
-  test::Lab lab(test::small_model("mlp"), {.schedule = schedule,
-                                           .store = test::sgd(0.02, 0.5, 0),
-                                           .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
+  test::Lab lab(
+      test::small_model("mlp"),
+      {.schedule = schedule, .store = test::sgd(0.02, 0.5, 0), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
   const auto executor = runtime();
   lab.run(*executor, 0, 100).run(*executor, 100, 200);
   const auto losses = lab.reports.losses();

@@ -14,7 +14,9 @@ struct Case {
   StoreOptions (*store)();
 };
 
-void PrintTo(const Case& row, std::ostream* out) { *out << row.name; }
+void PrintTo(const Case& row, std::ostream* out) {
+  *out << row.name;
+}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
@@ -34,7 +36,9 @@ class LimitsTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(LimitsTest, ddg_with_one_stage_is_serial) { EXPECT_EQ(digest({.name = "ddg"}), digest({.name = "serial"})); }
+TEST_P(LimitsTest, ddg_with_one_stage_is_serial) {
+  EXPECT_EQ(digest({.name = "ddg"}), digest({.name = "serial"}));
+}
 
 TEST_P(LimitsTest, pd_asgd_with_one_pass_in_flight_is_serial) {
   EXPECT_EQ(digest({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 1, .max_in_flight = 1}),

@@ -14,7 +14,9 @@
 
 namespace rubato::test {
 
-inline torch::Generator generator(std::uint64_t seed) { return at::make_generator<at::CPUGeneratorImpl>(seed); }
+inline torch::Generator generator(std::uint64_t seed) {
+  return at::make_generator<at::CPUGeneratorImpl>(seed);
+}
 
 /// Random 8-bit images with labels that a small network can learn: the label is the brightest quarter of the image.
 inline std::shared_ptr<const Dataset> small_images(std::int64_t samples = 64, std::int64_t size = 8) {
@@ -84,9 +86,7 @@ struct Lab {
     runtime.run(schedule->roles());
     return *this;
   }
-  Lab& run_on_threads(std::int64_t end, const RuntimeOptions& runtime = {}) {
-    return run(*make_thread_runtime(runtime), 0, end);
-  }
+  Lab& run_on_threads(std::int64_t end, const RuntimeOptions& runtime = {}) { return run(*make_thread_runtime(runtime), 0, end); }
 
   Model model;
   Options options;

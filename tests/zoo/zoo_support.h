@@ -34,8 +34,7 @@ inline torch::Tensor small_input(const ZooOptions& options, bool text, std::uint
   if (text) {
     return torch::randint(0, options.classes, {4, options.sequence_length}, test_generator(seed), torch::kInt64);
   }
-  return torch::empty({4, options.channels, options.image_size, options.image_size})
-      .normal_(0, 1, test_generator(seed));
+  return torch::empty({4, options.channels, options.image_size, options.image_size}).normal_(0, 1, test_generator(seed));
 }
 
 /// Runs the prototypes themselves, as one pass of batch 0.

@@ -14,8 +14,7 @@ template <class Result, class... Args>
 class FunctionRef<Result(Args...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<Result, F&, Args...>)
-  FunctionRef(F&& f)
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<Result, F&, Args...>) FunctionRef(F&& f)
       : target_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_([](void* target, Args... args) -> Result {
           return (*static_cast<std::remove_reference_t<F>*>(target))(std::forward<Args>(args)...);
         }) {}

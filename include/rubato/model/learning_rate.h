@@ -9,12 +9,12 @@ namespace rubato {
 /// Learning rate as a function of the number of updates that a block has received (its version). Every block follows its own
 /// clock, so a delayed block is not ahead of its schedule.
 struct LearningRate {
-  double base = 0.1;              ///< > 0
+  double base = 0.1;                  ///< > 0
   std::string schedule = "constant";  ///< constant, step, cosine
-  std::int64_t warmup = 0;        ///< updates of linear warm-up from base / warmup, >= 0
-  std::int64_t total = 0;         ///< updates in the whole run; end of the cosine
-  std::int64_t step_every = 0;    ///< "step": updates between two cuts, > 0
-  double step_factor = 0.1;       ///< "step": factor of each cut, in (0, 1]
+  std::int64_t warmup = 0;            ///< updates of linear warm-up from base / warmup, >= 0
+  std::int64_t total = 0;             ///< updates in the whole run; end of the cosine
+  std::int64_t step_every = 0;        ///< "step": updates between two cuts, > 0
+  double step_factor = 0.1;           ///< "step": factor of each cut, in (0, 1]
 
   /// Rate of update number `version` (0-based).
   double at(std::int64_t version) const;

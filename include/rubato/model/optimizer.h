@@ -13,13 +13,13 @@ namespace rubato {
 /// libtorch's own optimizers, by name. Fields that an optimizer does not have are ignored by it; `check` says so where it would
 /// surprise.
 struct OptimizerOptions {
-  std::string name = "sgd";   ///< sgd, adam, adamw, rmsprop, adagrad
+  std::string name = "sgd";  ///< sgd, adam, adamw, rmsprop, adagrad
   LearningRate learning_rate;
-  double momentum = 0;        ///< sgd, rmsprop; [0, 1)
-  bool nesterov = false;      ///< sgd; needs momentum > 0
-  double weight_decay = 0;    ///< >= 0; adamw: decoupled, else added to the gradient
-  double clip_norm = 0;       ///< largest L2 norm of one block's gradient; 0: no clipping
-  double clip_value = 0;      ///< largest absolute value of a gradient's element; 0: no clipping
+  double momentum = 0;      ///< sgd, rmsprop; [0, 1)
+  bool nesterov = false;    ///< sgd; needs momentum > 0
+  double weight_decay = 0;  ///< >= 0; adamw: decoupled, else added to the gradient
+  double clip_norm = 0;     ///< largest L2 norm of one block's gradient; 0: no clipping
+  double clip_value = 0;    ///< largest absolute value of a gradient's element; 0: no clipping
 
   void check() const;
 };
@@ -27,8 +27,7 @@ struct OptimizerOptions {
 std::vector<std::string> optimizer_names();
 
 /// An optimizer over `parameters` (leaves; not empty).
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options,
-                                                        std::vector<torch::Tensor> parameters);
+std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options, std::vector<torch::Tensor> parameters);
 
 /// Scales `gradients` in place of the vector's entries as `clip_norm` and `clip_value` ask. Undefined entries are skipped.
 void clip(const OptimizerOptions& options, std::vector<torch::Tensor>& gradients);

@@ -57,8 +57,8 @@ class Pass {
 
 /// Loss of one batch and where backward begins.
 struct LossResult {
-  double loss = 0;            ///< mean over the batch
-  std::int64_t correct = 0;   ///< predictions equal to the target
+  double loss = 0;           ///< mean over the batch
+  std::int64_t correct = 0;  ///< predictions equal to the target
   std::int64_t predictions = 0;
   torch::Tensor grad_output;  ///< shaped like the output
 };

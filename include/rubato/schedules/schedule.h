@@ -27,12 +27,12 @@ class Schedule {
 /// Choices of all schedules; each reads its own.
 struct ScheduleOptions {
   std::string name = "serial";
-  int workers = 2;            ///< hogwild: threads on one replica, >= 1
-  int forward_threads = 1;    ///< pd-asgd, >= 1
-  int backward_threads = 2;   ///< pd-asgd, >= 1
-  int max_in_flight = 0;      ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
+  int workers = 2;           ///< hogwild: threads on one replica, >= 1
+  int forward_threads = 1;   ///< pd-asgd, >= 1
+  int backward_threads = 2;  ///< pd-asgd, >= 1
+  int max_in_flight = 0;     ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
   Publish publish = Publish::block;
-  std::vector<int> cuts;      ///< ddg: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+  std::vector<int> cuts;  ///< ddg: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
 };
 
 std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options);

@@ -23,22 +23,21 @@ void visit_options(Options&& o, Visitor&& visit) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   const char* group = "Data";
   visit(OptionInfo{"data", group, "data set: fashion-mnist, mnist, cifar10, cifar100, text"}, o.data);
-  visit(OptionInfo{"data-dir", group, "folder (text: folder or file) of the data; empty: the data set's usual place", -inf,
-                   inf, false},
+  visit(OptionInfo{"data-dir", group, "folder (text: folder or file) of the data; empty: the data set's usual place", -inf, inf,
+                   false},
         o.data_dir);
   visit(OptionInfo{"sequence-length", group, "text: characters per sample", 1}, o.sequence_length);
   visit(OptionInfo{"augment", group, "images: random horizontal flip and crop, the same for the same seed"}, o.augment);
   visit(OptionInfo{"no-shuffle", group, "take the samples in the order of the file"}, o.no_shuffle);
   visit(OptionInfo{"batch-size", group, "samples per batch", 1}, o.batch_size);
-  visit(OptionInfo{"prefetch", group, "batches prepared ahead by a thread of their own; 0: none", 0, inf, false},
-        o.prefetch);
+  visit(OptionInfo{"prefetch", group, "batches prepared ahead by a thread of their own; 0: none", 0, inf, false}, o.prefetch);
 
   group = "Model";
   visit(OptionInfo{"model", group, "name from `rubato list models`"}, o.model);
   visit(OptionInfo{"width", group, "base width of the model; 0: its own", 0}, o.width);
   visit(OptionInfo{"dropout", group, "dropout probability, where the model has dropout", 0, 1}, o.dropout);
-  visit(OptionInfo{"init-from", group, "weights to start from: a run, a checkpoint, or a .pt file written by Python", -inf,
-                   inf, false},
+  visit(OptionInfo{"init-from", group, "weights to start from: a run, a checkpoint, or a .pt file written by Python", -inf, inf,
+                   false},
         o.init_from);
 
   group = "Schedule";
@@ -49,13 +48,11 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"workers", group, "hogwild: threads", 1}, o.workers);
   visit(OptionInfo{"forward-threads", group, "pd-asgd: forward threads F", 1}, o.forward_threads);
   visit(OptionInfo{"backward-threads", group, "pd-asgd: backward threads B", 1}, o.backward_threads);
-  visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0},
-        o.max_in_flight);
+  visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0}, o.max_in_flight);
   visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},
         o.publish);
   visit(OptionInfo{"stale-weights", group, "weights of a delayed backward: stashed, live or replayed"}, o.stale_weights);
-  visit(OptionInfo{"staleness-scaling", group, "none, or inverse: gradients times 1 / (1 + staleness)"},
-        o.staleness_scaling);
+  visit(OptionInfo{"staleness-scaling", group, "none, or inverse: gradients times 1 / (1 + staleness)"}, o.staleness_scaling);
 
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
@@ -85,15 +82,16 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"memory-format", group, "of image activations: contiguous or channels-last"}, o.memory_format);
   visit(OptionInfo{"device", group, "cpu, cuda, cuda:N"}, o.device);
   visit(OptionInfo{"threads-per-role", group, "intra-op threads of each role", 1, inf, false}, o.threads_per_role);
-  visit(OptionInfo{"inject-delay", group, "ROLE:MS or ROLE:LOW-HIGH, wait before each computation of a role; repeatable",
-                   -inf, inf, false},
+  visit(OptionInfo{"inject-delay", group, "ROLE:MS or ROLE:LOW-HIGH, wait before each computation of a role; repeatable", -inf,
+                   inf, false},
         o.inject_delay);
   visit(OptionInfo{"run-dir", group, "the run folder; empty: a new one under runs/", -inf, inf, false}, o.run_dir);
   visit(OptionInfo{"resume", group, "continue the run in this folder from its newest complete checkpoint", -inf, inf, false},
         o.resume);
   visit(OptionInfo{"checkpoint-every", group, "batches between checkpoints; 0: one per epoch", 0, inf, false},
         o.checkpoint_every);
-  visit(OptionInfo{"trace", group, "write trace.json (Chrome trace, opens in Perfetto) and transcript.txt", -inf, inf, false}, o.trace);
+  visit(OptionInfo{"trace", group, "write trace.json (Chrome trace, opens in Perfetto) and transcript.txt", -inf, inf, false},
+        o.trace);
   visit(OptionInfo{"quiet", group, "print errors only", -inf, inf, false}, o.quiet);
   visit(OptionInfo{"json", group, "print the summary as JSON on standard output", -inf, inf, false}, o.json);
 }

@@ -82,7 +82,6 @@ class Trainer {
 };
 
 /// Trains as `options` say and returns the finished trainer: the C++ API's shortest way.
-std::unique_ptr<Trainer> train(const TrainOptions& options, const RuntimeChoice& runtime = {},
-                               TrainListener* listener = nullptr);
+std::unique_ptr<Trainer> train(const TrainOptions& options, const RuntimeChoice& runtime = {}, TrainListener* listener = nullptr);
 
 }  // namespace rubato
