@@ -40,7 +40,8 @@ void ProgressLine::clear() {
 
 void ProgressLine::draw(const Trainer& trainer, double seconds) const {
   const MeterReading now = trainer.reading();
-  const std::int64_t step = trainer.first_step() + now.steps, total = trainer.plan().total_steps;
+  const std::int64_t replicas = trainer.plan().options.replicas;
+  const std::int64_t step = trainer.first_step() * replicas + now.steps, total = trainer.plan().total_steps * replicas;
   const double rate = static_cast<double>(now.samples) / seconds;
   const double left = now.steps > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(now.steps) : 0;
   const std::string line =

@@ -60,10 +60,12 @@ class Printer final : public TrainListener {
 void print_start(const Trainer& trainer) {
   const Plan& plan = trainer.plan();
   fmt::print(
-      "rubato {}: {} on {}, schedule {}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train", plan.options.model,
-      plan.options.data, plan.options.schedule,
+      "rubato {}: {} on {}, schedule {}{}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
+      plan.options.model, plan.options.data, plan.options.schedule,
       plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
-      plan.total_steps, plan.options.batch_size);
+      plan.options.coupling == "none" ? ""
+                                      : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
+      plan.total_steps * plan.options.replicas, plan.options.batch_size);
   fmt::print("run folder: {}\n", trainer.folder().string());
   if (trainer.first_step() > 0) fmt::print("continuing after batch {}\n", trainer.first_step());
   std::fflush(stdout);

@@ -18,6 +18,8 @@ const char* to_string(EventKind kind) {
       return "receive";
     case EventKind::compute:
       return "compute";
+    case EventKind::all_reduce:
+      return "all-reduce";
     case EventKind::sleep:
       return "sleep";
   }

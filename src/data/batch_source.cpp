@@ -1,16 +1,16 @@
 // Thread rules
-//   - Any number of roles call `next`. The index is taken under `mutex_` of the source, inside the role's ordering
-//   point; what
-//     follows, waiting or preparing, holds neither.
-//   - One thread of the Prefetcher prepares batches, strictly in order of index, outside every lock. It makes
-//     no parallel torch call and leaves at::set_num_threads alone, which would also change the number that a role asked
-//     for, as long as that role has not run its first parallel operation.
+//   - Any number of roles call `next`. The index is taken under the mutex of the sources that stop together, inside the role's
+//     ordering point; what follows, waiting or preparing, holds neither.
+//   - One thread of the Prefetcher prepares batches, strictly in order of index, outside every lock. It makes no parallel torch
+//   call
+//     and leaves at::set_num_threads alone, which would also change the number that a role asked for, as long as that role has
+//     not run its first parallel operation.
 //   - `stop` is one atomic store. `open` is called while nobody is inside `next`.
 // Invariants of the Prefetcher, under its `mutex_`
 //   - `ready_` holds batches of the current segment only, each until the caller with its index fetches it.
-//   - The thread goes ahead while next_ - asked_ < depth_. `asked_` lies above every index a caller waits for, so every
-//   wait
-//     ends, even if a caller that took an index never fetches the batch.
+//   - The thread goes ahead while next_ - asked_ < depth_. `asked_` lies above every index a caller waits for, so every wait
+//   ends,
+//     even if a caller that took an index never fetches the batch.
 //   - `segment_` changes with every `open`; a batch prepared for an earlier segment is dropped.
 #include "rubato/data/batch_source.h"
 
@@ -26,8 +26,8 @@ namespace rubato {
 
 class BatchSource::Prefetcher {
  public:
-  Prefetcher(std::shared_ptr<const BatchMaker> maker, std::int64_t depth)
-      : maker_(std::move(maker)), depth_(depth), thread_([this](std::stop_token stop) { run(stop); }) {}
+  Prefetcher(const BatchSource& source, std::int64_t depth)
+      : source_(source), depth_(depth), thread_([this](std::stop_token stop) { run(stop); }) {}
 
   void open(std::int64_t begin, std::int64_t end) {
     const std::scoped_lock lock(mutex_);
@@ -63,7 +63,7 @@ class BatchSource::Prefetcher {
     std::exception_ptr failure;
     lock.unlock();
     try {
-      batch = maker_->make(index);
+      batch = source_.make(index);
     } catch (...) {
       failure = std::current_exception();
     }
@@ -74,7 +74,7 @@ class BatchSource::Prefetcher {
     done_.notify_all();
   }
 
-  const std::shared_ptr<const BatchMaker> maker_;
+  const BatchSource& source_;
   const std::int64_t depth_;
   std::mutex mutex_;
   std::condition_variable_any work_;  ///< for the thread
@@ -85,39 +85,59 @@ class BatchSource::Prefetcher {
   std::jthread thread_;  ///< last: it uses all of the above
 };
 
-BatchSource::BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch) : maker_(std::move(maker)) {
+BatchSource::BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch, Shard shard,
+                         std::shared_ptr<StopTogether> together)
+    : maker_(std::move(maker)), shard_(shard), together_(together ? std::move(together) : std::make_shared<StopTogether>()) {
   if (prefetch < 0) {
     throw UsageError("prefetch " + std::to_string(prefetch) + " is not allowed: give 0 or more batches");
   }
-  if (prefetch > 0) prefetcher_ = std::make_unique<Prefetcher>(maker_, prefetch);
+  together_->members_.push_back(this);
+  if (prefetch > 0) prefetcher_ = std::make_unique<Prefetcher>(*this, prefetch);
 }
 
-BatchSource::~BatchSource() = default;
+BatchSource::~BatchSource() {
+  const std::scoped_lock lock(together_->mutex_);
+  std::erase(together_->members_, this);
+}
 
 void BatchSource::open(std::int64_t begin, std::int64_t end) {
   if (begin < 0 || end < begin) {
     throw UsageError("batches " + std::to_string(begin) + " up to " + std::to_string(end) +
                      " are no segment: it must begin at 0 or later and end no earlier than it begins");
   }
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(together_->mutex_);
   position_ = begin;
   end_ = end;
-  stopped_ = false;
+  together_->furthest_ = -1;
+  together_->stopped_ = false;
   if (prefetcher_) prefetcher_->open(begin, end);
+}
+
+std::int64_t BatchSource::take_index() {
+  const std::scoped_lock lock(together_->mutex_);
+  std::int64_t& furthest = together_->furthest_;
+  if (together_->stopped_ && furthest < 0) {
+    for (const BatchSource* member : together_->members_) furthest = std::max(furthest, member->position_);
+  }
+  const std::int64_t end = furthest < 0 ? end_ : std::min(end_, furthest);
+  return position_ < end ? position_++ : -1;
+}
+
+Batch BatchSource::make(std::int64_t index) const {
+  Batch batch = maker_->make(index * shard_.count + shard_.index);
+  batch.index = index;
+  return batch;
 }
 
 std::optional<Batch> BatchSource::next(Actor& actor) {
   Event event{EventKind::take_batch};
-  actor.ordered(event, [&] {
-    const std::scoped_lock lock(mutex_);
-    if (!stopped_ && position_ < end_) event.batch = position_++;
-  });
+  actor.ordered(event, [&] { event.batch = take_index(); });
   if (event.batch < 0) return std::nullopt;
-  return prefetcher_ ? prefetcher_->take(event.batch) : maker_->make(event.batch);
+  return prefetcher_ ? prefetcher_->take(event.batch) : make(event.batch);
 }
 
 std::int64_t BatchSource::position() const {
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(together_->mutex_);
   return position_;
 }
 

@@ -81,6 +81,18 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& 
   throw unknown_name("optimizer", options.name, optimizer_names());
 }
 
+torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter) {
+#if TORCH_VERSION_MAJOR >= 2
+  const auto& key = parameter.unsafeGetTensorImpl();
+#else
+  const std::string key = c10::guts::to_string(parameter.unsafeGetTensorImpl());
+#endif
+  const auto found = optimizer.state().find(key);
+  if (found == optimizer.state().end()) return {};
+  const auto* state = dynamic_cast<const torch::optim::SGDParamState*>(found->second.get());
+  return state == nullptr ? torch::Tensor() : state->momentum_buffer();
+}
+
 void clip(const OptimizerOptions& options, Parameters& gradients) {
   if (options.clip_value > 0) {
     for (torch::Tensor& gradient : gradients) {

@@ -5,7 +5,8 @@
 #include "rubato/model/digest.h"
 
 // Thread rules and invariants
-//  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`: arithmetic happens under it.
+//  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`, `averaged`: arithmetic happens under
+//  it.
 //  * BlockState::pointers covers `current` and `staleness`: held for a few assignments only, always innermost.
 //  * A TensorSet reachable from `current` or from any Snapshot is never written. `masters` alias the newest parameters but are
 //    given fresh storage before the optimizer touches them.
@@ -21,6 +22,8 @@ struct WeightStore::BlockState {
   std::vector<torch::Tensor> masters;  // stable leaves: the optimizer's state is keyed by them
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   std::shared_ptr<Recycler> recycler = std::make_shared<Recycler>();
+  std::vector<torch::Tensor> averaged;  // empty: no average is kept
+  std::int64_t averaged_steps = 0;
 
   mutable std::mutex pointers;
   Snapshot current;
@@ -38,6 +41,11 @@ std::vector<std::string> qualified(const std::string& block, const std::vector<s
   std::vector<std::string> all;
   for (const std::string& name : names) all.push_back(block + "." + name);
   return all;
+}
+
+/// A set with the tensors of `set`, which it keeps alive, so that the recycler cannot hand them out again.
+std::shared_ptr<TensorSet> sharing(const TensorSetPtr& set) {
+  return {new TensorSet{set->tensors}, [set](TensorSet* shared) { delete shared; }};
 }
 
 /// Undistinguishable copy of `tensor` on `device`, without history.
@@ -65,6 +73,9 @@ WeightStore::WeightStore(const Model& model, const StoreOptions& options) : opti
     state->parameter_names = qualified(block.name, named_parameters.keys());
     state->buffer_names = qualified(block.name, named_buffers.keys());
     if (!state->masters.empty()) state->optimizer = make_optimizer(options.optimizer, state->masters);
+    if (options.averaging.name != "none") {
+      for (const torch::Tensor& tensor : parameters->tensors) state->averaged.push_back(tensor.clone());
+    }
     state->current = {parameters, buffers};
     blocks_.push_back(std::move(state));
   }
@@ -83,16 +94,17 @@ Snapshot WeightStore::read(Actor& actor, int block) const {
   return snapshot;
 }
 
-std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tensor> gradients, std::int64_t version_read,
+std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tensor> gradients, std::int64_t clock_read,
                                 std::int64_t batch) {
   BlockState& state = *blocks_.at(block);
   torch::NoGradGuard no_grad;
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
-  const std::int64_t staleness = before->version - version_read;
+  const std::int64_t staleness = before->clock - clock_read;
 
   auto next = state.recycler->take(before->tensors);
   next->version = before->version + 1;
+  next->clock = before->clock + 1;
   clip(options_.optimizer, gradients);
   for (std::size_t i = 0; i < state.masters.size(); ++i) {
     next->tensors[i].copy_(before->tensors[i]);
@@ -102,26 +114,83 @@ std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tens
     master.mutable_grad() = scaled ? gradients[i] / static_cast<double>(1 + staleness) : gradients[i];
   }
   if (state.optimizer) {
-    state.optimizer->param_groups()[0].options().set_lr(options_.optimizer.learning_rate.at(before->version));
+    state.optimizer->param_groups()[0].options().set_lr(options_.optimizer.learning_rate.at(before->clock));
     state.optimizer->step();
     for (torch::Tensor& master : state.masters) master.mutable_grad().reset();
   }
   return publish(actor, state, std::move(next),
-                 {.kind = EventKind::publish, .block = block, .staleness = staleness, .batch = batch});
+                 {.kind = EventKind::publish, .block = block, .staleness = staleness, .batch = batch})
+      ->version;
 }
 
 std::int64_t WeightStore::skip(Actor& actor, int block) {
   BlockState& state = *blocks_.at(block);
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
-  // Shares the tensors of `before`, which the new set keeps alive, so that the recycler cannot hand them out again.
-  auto next =
-      std::shared_ptr<TensorSet>(new TensorSet{before->tensors, before->version + 1}, [before](TensorSet* set) { delete set; });
-  return publish(actor, state, std::move(next), {.kind = EventKind::publish, .block = block});
+  auto next = sharing(before);
+  next->version = before->version + 1;
+  next->clock = before->clock + 1;
+  return publish(actor, state, std::move(next), {.kind = EventKind::publish, .block = block})->version;
 }
 
-std::int64_t WeightStore::publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event) {
+TensorSetPtr WeightStore::update(Actor& actor, int block, const char* what, Rule rule, std::optional<std::int64_t> clock) {
+  BlockState& state = *blocks_.at(block);
+  torch::NoGradGuard no_grad;
+  const std::lock_guard writing(state.writer);
+  const TensorSetPtr before = state.newest().parameters;
+  auto next = state.recycler->take(before->tensors);
+  rule(*before, next->tensors);
+  next->version = before->version + 1;
+  next->clock = clock.value_or(before->clock);
+  return publish(actor, state, std::move(next), {.kind = EventKind::publish, .block = block, .what = what});
+}
+
+TensorSetPtr WeightStore::iterate(Actor& actor, int block) const {
+  const BlockState& state = *blocks_.at(block);
+  const OptimizerOptions& optimizer = options_.optimizer;
+  if (!optimizer.nesterov || !state.optimizer) return read(actor, block).parameters;
+  torch::NoGradGuard no_grad;
+  const std::lock_guard writing(blocks_.at(block)->writer);
+  const TensorSetPtr now = read(actor, block).parameters;
+  // torch's SGD keeps b(t+1) = m b(t) + g, so v = -rate * b and the published point is x + m v.
+  const double step = optimizer.momentum * optimizer.learning_rate.at(std::max<std::int64_t>(0, now->clock - 1));
+  auto iterate = state.recycler->take(now->tensors);
+  iterate->version = now->version;
+  iterate->clock = now->clock;
+  for (std::size_t i = 0; i < now->tensors.size(); ++i) {
+    const torch::Tensor velocity = momentum_buffer(*state.optimizer, state.masters[i]);
+    iterate->tensors[i].copy_(now->tensors[i]);
+    if (velocity.defined()) iterate->tensors[i].add_(velocity, step);
+  }
+  return iterate;
+}
+
+Snapshot WeightStore::result(int block) const {
+  const BlockState& state = *blocks_.at(block);
+  Snapshot snapshot = state.newest();
+  const std::lock_guard writing(blocks_.at(block)->writer);
+  if (state.averaged.empty()) return snapshot;
+  auto averaged = std::make_shared<TensorSet>(TensorSet{{}, snapshot.parameters->version, snapshot.parameters->clock});
+  for (const torch::Tensor& tensor : state.averaged) averaged->tensors.push_back(tensor.clone());
+  snapshot.parameters = averaged;
+  return snapshot;
+}
+
+// z(t+1) = (1 - a) z(t) + a w(t), z(0) = w(0), with the weights before the publication: the paper's equation.
+void WeightStore::average(BlockState& state) const {
+  if (state.averaged.empty()) return;
+  torch::NoGradGuard no_grad;
+  const double a =
+      options_.averaging.name == "mean" ? 1.0 / static_cast<double>(state.averaged_steps + 1) : options_.averaging.rate;
+  const TensorSetPtr now = state.newest().parameters;
+  for (std::size_t i = 0; i < state.averaged.size(); ++i) state.averaged[i].lerp_(now->tensors[i], a);
+  ++state.averaged_steps;
+}
+
+TensorSetPtr WeightStore::publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event) {
+  average(state);
   event.version = next->version;
+  const TensorSetPtr published = next;
   TensorSetPtr replaced;  // destroyed after the lock is released: it may return its memory to the recycler
   actor.ordered(event, [&] {
     const std::lock_guard lock(state.pointers);
@@ -133,7 +202,7 @@ std::int64_t WeightStore::publish(Actor& actor, BlockState& state, std::shared_p
       state.staleness.max = std::max(state.staleness.max, event.staleness);
     }
   });
-  return event.version;
+  return published;
 }
 
 void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& read, const std::vector<torch::Tensor>& after) {
@@ -202,8 +271,10 @@ void WeightStore::save(torch::serialize::OutputArchive& archive) const {
     part.write("weights", torch::IValue(now.parameters->tensors));
     part.write("buffers", torch::IValue(now.buffers->tensors));
     const StalenessCount counts = staleness(state->index);
-    part.write("versions", torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version, counts.updates,
-                                                                   counts.sum, counts.max}));
+    part.write("versions",
+               torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version, counts.updates, counts.sum,
+                                                       counts.max, now.parameters->clock, state->averaged_steps}));
+    part.write("averaged", torch::IValue(state->averaged));
     if (state->optimizer) {
       torch::serialize::OutputArchive moments(archive.compilation_unit());
       state->optimizer->save(moments);
@@ -221,10 +292,11 @@ void WeightStore::load(torch::serialize::InputArchive& archive) {
     };
     torch::serialize::InputArchive part;
     if (!archive.try_read(state->name, part)) refuse("is missing");
-    torch::IValue weights, buffers, versions;
+    torch::IValue weights, buffers, versions, averaged;
     part.read("weights", weights);
     part.read("buffers", buffers);
     part.read("versions", versions);
+    part.read("averaged", averaged);
     const auto adopt = [&](const std::vector<torch::Tensor>& saved, const TensorSetPtr& current) {
       auto set = std::make_shared<TensorSet>();
       if (saved.size() != current->tensors.size()) refuse("has another number of tensors");
@@ -239,6 +311,9 @@ void WeightStore::load(torch::serialize::InputArchive& archive) {
     auto statistics = adopt(buffers.toTensorVector(), state->current.buffers);
     parameters->version = numbers.at(0);
     statistics->version = numbers.at(1);
+    parameters->clock = numbers.at(5);
+    state->averaged_steps = numbers.at(6);
+    if (!state->averaged.empty()) state->averaged = adopt(averaged.toTensorVector(), state->current.parameters)->tensors;
     state->staleness = {numbers.at(2), numbers.at(3), numbers.at(4)};
     for (std::size_t i = 0; i < state->masters.size(); ++i) state->masters[i].set_data(parameters->tensors[i]);
     state->current = {parameters, statistics};

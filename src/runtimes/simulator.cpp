@@ -5,6 +5,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/runtimes/options.h"
+#include "runtimes/group.h"
 #include "runtimes/role_context.h"
 
 // SimGrid runs one actor at a time, in the order of virtual time, so nothing here needs a lock. Actors are threads
@@ -49,16 +50,27 @@ struct SimulatedChannel {
   s4u::SemaphorePtr room;
 };
 
+/// A sum and where its members wait for the last one.
+struct SimulatedSum {
+  Sum sum;
+  s4u::BarrierPtr all_there;
+};
+
 class Simulator final : public Runtime {
  public:
   Simulator(const SimulatedPlatform& platform, const RuntimeOptions& options)
-      : options_(options), engine_(make_engine()), hosts_(make_hosts(platform)), start_(s4u::Engine::get_clock()) {}
+      : options_(options),
+        platform_(platform),
+        engine_(make_engine()),
+        hosts_(make_hosts(platform)),
+        start_(s4u::Engine::get_clock()) {}
 
   void run(const std::vector<Role>& roles) override;
   double now() const override { return s4u::Engine::get_clock() - start_; }
   const char* kind() const override { return "simulator"; }
 
   SimulatedChannel& channel(const ChannelSpec& spec);
+  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   bool stopping() const { return failure_ != nullptr; }
   const RuntimeOptions& options() const { return options_; }
 
@@ -66,10 +78,12 @@ class Simulator final : public Runtime {
   void execute(const Role& role);
 
   RuntimeOptions options_;
+  SimulatedPlatform platform_;
   std::unique_ptr<s4u::Engine> engine_;  // first made, last destroyed: everything else refers into it
   std::vector<s4u::Host*> hosts_;
   double start_;  // SimGrid's clock runs on from engine to engine
   std::map<std::string, SimulatedChannel> channels_;
+  std::map<std::string, std::shared_ptr<SimulatedSum>> sums_;
   std::vector<s4u::ActorPtr> actors_;
   std::exception_ptr failure_;
 };
@@ -106,6 +120,13 @@ class SimulatedContext final : public RoleContext {
     if (seconds > 0) s4u::this_actor::execute(seconds * flops_per_second);
     report({.kind = EventKind::compute, .batch = batch, .what = what}, begin, now());
   }
+  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) override {
+    const double begin = now();
+    auto sum = simulator_.all_reduce(group, rank, std::move(part));
+    check_running();
+    report({.kind = EventKind::all_reduce, .what = group.name}, begin, now());
+    return sum;
+  }
   void sleep(double seconds) override {
     s4u::this_actor::sleep_for(seconds);
     check_running();
@@ -126,6 +147,21 @@ SimulatedChannel& Simulator::channel(const ChannelSpec& spec) {
     found = channels_.emplace(spec.name, SimulatedChannel{mailbox, s4u::Semaphore::create(spec.capacity)}).first;
   }
   return found->second;
+}
+
+/// Members meet, then the time of a ring passes: 2 (p - 1) messages, each a p-th of the data.
+std::shared_ptr<const Summable> Simulator::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
+  auto& slot = sums_[group.name];
+  if (!slot) slot = std::make_shared<SimulatedSum>(SimulatedSum{Sum(group.size), s4u::Barrier::create(group.size)});
+  const std::shared_ptr<SimulatedSum> shared = slot;
+  const double bytes = static_cast<double>(part->bytes()), members = group.size;
+  shared->sum.put(rank, std::move(part));
+  if (shared->sum.complete()) sums_.erase(group.name);
+  shared->all_there->wait();
+  const double rounds = 2 * (members - 1);
+  const double seconds = rounds * (platform_.link_latency_seconds + bytes / members / platform_.link_bytes_per_second);
+  if (seconds > 0) s4u::this_actor::sleep_for(seconds);
+  return shared->sum.result();
 }
 
 void Simulator::execute(const Role& role) {

@@ -7,11 +7,13 @@
 #include <thread>
 
 #include "rubato/runtimes/options.h"
+#include "runtimes/group.h"
 #include "runtimes/role_context.h"
 
 // Thread rules and invariants
 //  * A Mailbox has one mutex for its queue; the runtime's mutex covers the table of mailboxes and the first failure only.
 //    Neither is held while user code runs.
+//  * A sum is dropped from the table by the member that completes it; the others hold it until they have its result.
 //  * `stopping_` is set once per failed segment, before every mailbox is woken: a role that blocks afterwards sees it under
 //    the mailbox's mutex, so no role sleeps through a failure.
 //  * Mailboxes outlive segments: what is in them stays for the next one.
@@ -71,6 +73,7 @@ class ThreadRuntime final : public Runtime {
   Mailbox& mailbox(const ChannelSpec& channel);
   /// Throws Stopped after a failure elsewhere.
   void check_running();
+  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   /// Sleeps, but no longer than until a failure.
   void pause(double seconds);
   const RuntimeOptions& options() const { return options_; }
@@ -86,6 +89,10 @@ class ThreadRuntime final : public Runtime {
   std::map<std::string, std::unique_ptr<Mailbox>> mailboxes_;
   std::exception_ptr failure_;
   bool stopping_ = false;
+  std::mutex sums_mutex_;  ///< guards the three below; the last member adds up under it
+  std::condition_variable sum_complete_;
+  std::map<std::string, std::shared_ptr<Sum>> sums_;
+  bool sums_stopped_ = false;
 };
 
 class ThreadContext final : public RoleContext {
@@ -111,6 +118,12 @@ class ThreadContext final : public RoleContext {
     work();
     if (observed()) report({.kind = EventKind::compute, .batch = batch, .what = what}, begin, now());
   }
+  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) override {
+    const double begin = now();
+    auto sum = runtime_.all_reduce(group, rank, std::move(part));
+    report({.kind = EventKind::all_reduce, .what = observed() ? group.name : ""}, begin, now());
+    return sum;
+  }
   void sleep(double seconds) override { runtime_.pause(seconds); }
   double now() const override { return runtime_.now(); }
 
@@ -128,6 +141,22 @@ Mailbox& ThreadRuntime::mailbox(const ChannelSpec& channel) {
   return *slot;
 }
 
+std::shared_ptr<const Summable> ThreadRuntime::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
+  std::unique_lock lock(sums_mutex_);
+  auto& slot = sums_[group.name];
+  if (!slot) slot = std::make_shared<Sum>(group.size);
+  const std::shared_ptr<Sum> sum = slot;
+  sum->put(rank, std::move(part));
+  if (sum->complete()) {
+    sums_.erase(group.name);
+    sum_complete_.notify_all();
+    return sum->result();
+  }
+  sum_complete_.wait(lock, [&] { return sums_stopped_ || sum->complete(); });
+  if (!sum->complete()) throw Stopped{};
+  return sum->result();
+}
+
 void ThreadRuntime::check_running() {
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Stopped{};
@@ -139,11 +168,16 @@ void ThreadRuntime::pause(double seconds) {
 }
 
 void ThreadRuntime::fail(std::exception_ptr failure) {
-  const std::lock_guard lock(mutex_);
-  if (!failure_) failure_ = failure;
-  stopping_ = true;
-  stop_signal_.notify_all();
-  for (auto& [name, mailbox] : mailboxes_) mailbox->set_stopped(true);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = failure;
+    stopping_ = true;
+    stop_signal_.notify_all();
+    for (auto& [name, mailbox] : mailboxes_) mailbox->set_stopped(true);
+  }
+  const std::lock_guard lock(sums_mutex_);
+  sums_stopped_ = true;
+  sum_complete_.notify_all();
 }
 
 void ThreadRuntime::execute(const Role& role) {

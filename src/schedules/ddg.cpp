@@ -36,14 +36,18 @@ class DdgStage {
         stage_(replica.model, first, last, replica.stage),
         delay_(static_cast<std::size_t>(delay)),
         publish_(publish),
-        below_{{"activation-" + std::to_string(number - 1), 1}},
-        above_{{"activation-" + std::to_string(number), 1}},
-        grad_below_{{"gradient-" + std::to_string(number - 1), 2}},
-        grad_above_{{"gradient-" + std::to_string(number), 2}},
+        below_{{replica.prefix + "activation-" + std::to_string(number - 1), 1}},
+        above_{{replica.prefix + "activation-" + std::to_string(number), 1}},
+        grad_below_{{replica.prefix + "gradient-" + std::to_string(number - 1), 2}},
+        grad_above_{{replica.prefix + "gradient-" + std::to_string(number), 2}},
         is_first_(number == 0) {}
 
   void run(Context& me) {
-    while (auto work = next(me)) iterate(me, std::move(*work));
+    while (auto work = next(me)) {
+      const std::int64_t step = work->index;
+      iterate(me, std::move(*work));
+      end_step(me, replica_, stage_, step);
+    }
     if (!is_top()) send(me, above_, Activation{});
     if (expects_gradient()) arrived_ = receive(me, grad_above_);
   }
@@ -72,7 +76,9 @@ class DdgStage {
   }
 
   void iterate(Context& me, Activation work) {
-    Pass pass = forward_pass(me, replica_, stage_, work.output, work.index);
+    const std::int64_t step = work.index;
+    const std::vector<Snapshot> weights = begin_step(me, replica_, stage_, step);
+    Pass pass = forward_pass(me, replica_, stage_, weights, work.output, step);
     torch::Tensor grad;
     if (is_top()) {
       grad = loss_gradient(me, replica_, stage_, pass, work.target);
@@ -92,7 +98,7 @@ class DdgStage {
     Pass oldest = std::move(in_flight_.front());
     in_flight_.pop_front();
     const std::int64_t batch = oldest.batch();
-    grad = backward_pass(me, replica_, stage_, std::move(oldest), std::move(grad), publish_);
+    grad = backward_pass(me, replica_, stage_, std::move(oldest), std::move(grad), publish_, step);
     if (!is_first_) {
       ErrorGradient down;
       down.index = batch;
@@ -137,6 +143,7 @@ void DdgStage::save(torch::serialize::OutputArchive& archive) const {
       part.write("parameters" + key, torch::IValue(weights.parameters->tensors));
       part.write("buffers" + key, torch::IValue(weights.buffers->tensors));
       part.write("version" + key, torch::IValue(weights.parameters->version));
+      part.write("clock" + key, torch::IValue(weights.parameters->clock));
     }
     archive.write("pass" + std::to_string(i), part);
   }
@@ -160,12 +167,13 @@ void DdgStage::load(torch::serialize::InputArchive& archive) {
     std::vector<Snapshot> weights;
     for (int local = 0; local < stage_.size(); ++local) {
       const std::string key = std::to_string(local);
-      torch::IValue parameters, buffers, version;
+      torch::IValue parameters, buffers, version, clock;
       part.read("parameters" + key, parameters);
       part.read("buffers" + key, buffers);
       part.read("version" + key, version);
-      weights.push_back({std::make_shared<TensorSet>(TensorSet{parameters.toTensorVector(), version.toInt()}),
-                         std::make_shared<TensorSet>(TensorSet{buffers.toTensorVector(), 0})});
+      part.read("clock" + key, clock);
+      weights.push_back({std::make_shared<TensorSet>(TensorSet{parameters.toTensorVector(), version.toInt(), clock.toInt()}),
+                         std::make_shared<TensorSet>(TensorSet{buffers.toTensorVector()})});
     }
     in_flight_.push_back(stage_.forward(std::move(weights), input.toTensor(), batch.toInt()));
   }
@@ -181,7 +189,7 @@ void DdgStage::load(torch::serialize::InputArchive& archive) {
 
 class Ddg final : public Schedule {
  public:
-  Ddg(Replica& replica, const ScheduleOptions& options) {
+  Ddg(Replica& replica, const ScheduleOptions& options) : prefix_(replica.prefix) {
     std::vector<int> edges = {0};
     edges.insert(edges.end(), options.cuts.begin(), options.cuts.end());
     edges.push_back(static_cast<int>(replica.model.blocks.size()));
@@ -194,7 +202,7 @@ class Ddg final : public Schedule {
   std::vector<Role> roles() override {
     std::vector<Role> roles;
     for (std::size_t k = 0; k < stages_.size(); ++k) {
-      roles.push_back({.name = "ddg-" + std::to_string(k),
+      roles.push_back({.name = prefix_ + "ddg-" + std::to_string(k),
                        .run = [stage = stages_[k].get()](Context& me) { stage->run(me); },
                        .device = static_cast<int>(k)});
     }
@@ -218,6 +226,7 @@ class Ddg final : public Schedule {
   }
 
  private:
+  std::string prefix_;
   std::vector<std::unique_ptr<DdgStage>> stages_;
 };
 

@@ -31,18 +31,20 @@ class PdAsgd final : public Schedule {
         forward_threads_(options.forward_threads),
         backward_threads_(options.backward_threads),
         publish_(options.publish),
-        permits_{{"permits", static_cast<std::size_t>(options.max_in_flight)}},
-        passes_{{"passes", static_cast<std::size_t>(options.max_in_flight + options.backward_threads)}},
+        permits_{{replica.prefix + "permits", static_cast<std::size_t>(options.max_in_flight)}},
+        passes_{{replica.prefix + "passes", static_cast<std::size_t>(options.max_in_flight + options.backward_threads)}},
         unissued_permits_(options.max_in_flight) {}
 
   std::vector<Role> roles() override {
     forwarding_ = forward_threads_;
     std::vector<Role> roles;
     for (int i = 0; i < forward_threads_; ++i) {
-      roles.push_back({.name = "forward-" + std::to_string(i), .run = [this](Context& me) { forward_role(me); }, .device = i});
+      roles.push_back({.name = replica_.prefix + "forward-" + std::to_string(i),
+                       .run = [this](Context& me) { forward_role(me); },
+                       .device = i});
     }
     for (int i = 0; i < backward_threads_; ++i) {
-      roles.push_back({.name = "backward-" + std::to_string(i),
+      roles.push_back({.name = replica_.prefix + "backward-" + std::to_string(i),
                        .run = [this](Context& me) { backward_role(me); },
                        .device = forward_threads_ + i});
     }
@@ -57,7 +59,8 @@ class PdAsgd final : public Schedule {
       const auto batch = replica_.source.next(me);
       if (!batch) break;
       Forwarded forwarded;
-      forwarded.pass = forward_pass(me, replica_, stage_, batch->input, batch->index);
+      const std::vector<Snapshot> weights = begin_step(me, replica_, stage_, batch->index);
+      forwarded.pass = forward_pass(me, replica_, stage_, weights, batch->input, batch->index);
       forwarded.grad_output = loss_gradient(me, replica_, stage_, forwarded.pass, batch->target);
       send(me, passes_, std::move(forwarded));
     }
@@ -71,7 +74,9 @@ class PdAsgd final : public Schedule {
     for (;;) {
       Forwarded forwarded = receive(me, passes_);
       if (forwarded.pass.empty()) return;
-      backward_pass(me, replica_, stage_, std::move(forwarded.pass), std::move(forwarded.grad_output), publish_);
+      const std::int64_t step = forwarded.pass.batch();
+      backward_pass(me, replica_, stage_, std::move(forwarded.pass), std::move(forwarded.grad_output), publish_, step);
+      end_step(me, replica_, stage_, step);
       send(me, permits_, Permit{});
     }
   }

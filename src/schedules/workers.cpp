@@ -9,9 +9,11 @@ namespace {
 /// the replica, not to the worker.
 void worker_role(Context& me, const Replica& replica, const Stage& stage, Publish publish) {
   while (const auto batch = replica.source.next(me)) {
-    Pass pass = forward_pass(me, replica, stage, batch->input, batch->index);
+    const std::vector<Snapshot> weights = begin_step(me, replica, stage, batch->index);
+    Pass pass = forward_pass(me, replica, stage, weights, batch->input, batch->index);
     torch::Tensor grad = loss_gradient(me, replica, stage, pass, batch->target);
-    backward_pass(me, replica, stage, std::move(pass), std::move(grad), publish);
+    backward_pass(me, replica, stage, std::move(pass), std::move(grad), publish, batch->index);
+    end_step(me, replica, stage, batch->index);
   }
 }
 
@@ -26,7 +28,7 @@ class Workers final : public Schedule {
   std::vector<Role> roles() override {
     std::vector<Role> roles;
     for (int i = 0; i < workers_; ++i) {
-      roles.push_back({.name = "worker-" + std::to_string(i),
+      roles.push_back({.name = replica_.prefix + "worker-" + std::to_string(i),
                        .run = [this](Context& me) { worker_role(me, replica_, stage_, publish_); },
                        .device = i});
     }

@@ -1,6 +1,7 @@
 #include "rubato/train/catalogue.h"
 
 #include "rubato/core/error.h"
+#include "rubato/couplings/coupling.h"
 #include "rubato/data/dataset.h"
 #include "rubato/model/optimizer.h"
 #include "rubato/schedules/schedule.h"
@@ -9,9 +10,12 @@
 namespace rubato {
 namespace {
 
-const std::vector<Listed>& couplings() {
-  static const std::vector<Listed> table = {{"none", "one replica, or replicas that never meet"}};
-  return table;
+template <class Entry>
+std::vector<Listed> lines_of(const std::vector<Entry>& entries) {
+  std::vector<Listed> lines;
+  for (const Entry& entry : entries)
+    lines.push_back({entry.name, entry.summary + (entry.paper.empty() ? "" : "; " + entry.paper)});
+  return lines;
 }
 
 std::vector<Listed> data_sets() {
@@ -30,14 +34,6 @@ std::vector<Listed> optimizers() {
           {"adagrad", "Adagrad"}};
 }
 
-std::vector<Listed> schedule_lines() {
-  std::vector<Listed> lines;
-  for (const ScheduleEntry& entry : schedules()) {
-    lines.push_back({entry.name, entry.summary + (entry.paper.empty() ? "" : "; " + entry.paper)});
-  }
-  return lines;
-}
-
 std::vector<Listed> model_lines() {
   std::vector<Listed> lines;
   for (const ZooEntry& entry : zoo()) lines.push_back({entry.name, entry.summary});
@@ -52,18 +48,12 @@ const std::vector<std::string>& listable() {
 }
 
 std::vector<Listed> catalogue(const std::string& kind) {
-  if (kind == "schedules") return schedule_lines();
-  if (kind == "couplings") return couplings();
+  if (kind == "schedules") return lines_of(schedules());
+  if (kind == "couplings") return lines_of(couplings());
   if (kind == "models") return model_lines();
   if (kind == "datasets") return data_sets();
   if (kind == "optimizers") return optimizers();
   throw unknown_name("catalogue", kind, listable());
-}
-
-std::vector<std::string> coupling_names() {
-  std::vector<std::string> names;
-  for (const Listed& coupling : couplings()) names.push_back(coupling.name);
-  return names;
 }
 
 }  // namespace rubato

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 namespace rubato {
 namespace {
 
-constexpr int format_version = 1;
+constexpr int format_version = 2;
 constexpr std::size_t kept = 2;
 
 std::string sha256(const std::string& content) {
@@ -24,12 +24,9 @@ std::string sha256(const std::string& content) {
   return digest.hex();
 }
 
-std::string state_file(const WeightStore& store, const Schedule& schedule) {
-  torch::serialize::OutputArchive archive, weights(archive.compilation_unit()), in_flight(archive.compilation_unit());
-  store.save(weights);
-  schedule.save(in_flight);
-  archive.write("store", weights);
-  archive.write("schedule", in_flight);
+std::string state_file(const Restorable& state) {
+  torch::serialize::OutputArchive archive;
+  state.save(archive);
   std::ostringstream bytes;
   archive.save_to(bytes);
   return std::move(bytes).str();
@@ -72,9 +69,8 @@ Progress verified(const fs::path& folder) {
 
 std::string weights_file(const WeightStore& store) {
   c10::Dict<std::string, at::Tensor> weights;
-  Bystander me;
   for (int block = 0; block < store.block_count(); ++block) {
-    const Snapshot now = store.read(me, block);
+    const Snapshot now = store.result(block);
     const auto add = [&](const std::vector<std::string>& names, const std::vector<torch::Tensor>& tensors) {
       for (std::size_t i = 0; i < names.size(); ++i) weights.insert(names[i], tensors[i].detach().cpu().clone());
     };
@@ -85,7 +81,7 @@ std::string weights_file(const WeightStore& store) {
   return {bytes.begin(), bytes.end()};
 }
 
-void CheckpointFolder::write(const Progress& progress, const WeightStore& store, const Schedule& schedule,
+void CheckpointFolder::write(const Progress& progress, const WeightStore& answer, const Restorable& state,
                              const std::string& config) {
   const std::string name = fmt::format("step-{:09}", progress.step);
   const fs::path draft = folder_ / (name + ".tmp"), final = folder_ / name;
@@ -98,8 +94,8 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& store,
       write_synced(draft / file, content);
       facts["files"][file] = {{"bytes", content.size()}, {"sha256", sha256(content)}};
     };
-    add("weights.pt", weights_file(store));
-    add("state.pt", state_file(store, schedule));
+    add("weights.pt", weights_file(answer));
+    add("state.pt", state_file(state));
     add("config.toml", config);
     write_synced(draft / "state.json", facts.dump(2) + "\n");
     sync_folder(draft);
@@ -139,15 +135,12 @@ std::optional<CheckpointFolder::Found> CheckpointFolder::newest(std::vector<std:
   return std::nullopt;
 }
 
-void CheckpointFolder::load(const Found& found, WeightStore& store, Schedule& schedule) {
+void CheckpointFolder::load(const Found& found, Restorable& state) {
   try {
-    torch::serialize::InputArchive archive, weights, in_flight;
+    torch::serialize::InputArchive archive;
     std::istringstream bytes(read_file(found.folder / "state.pt"));
     archive.load_from(bytes);
-    archive.read("store", weights);
-    archive.read("schedule", in_flight);
-    store.load(weights);
-    schedule.load(in_flight);
+    state.load(archive);
   } catch (const c10::Error& error) {
     throw DataError(
         fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(), error.what_without_backtrace()));

@@ -21,14 +21,13 @@ class AllThreads {
 };
 
 std::vector<torch::nn::AnyModule> evaluation_copies(const Model& model, const WeightStore& store, torch::Device device) {
-  Bystander me;
   std::vector<torch::nn::AnyModule> copies;
   for (int i = 0; i < store.block_count(); ++i) {
     copies.push_back(model.blocks[i].module.clone());
     const auto module = copies.back().ptr();
     module->to(device);
     module->eval();
-    const Snapshot weights = store.read(me, i);
+    const Snapshot weights = store.result(i);
     const auto parameters = module->parameters();
     const auto buffers = module->buffers();
     for (std::size_t k = 0; k < parameters.size(); ++k) parameters[k].copy_(weights.parameters->tensors[k]);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "rubato/core/error.h"
+#include "rubato/couplings/coupling.h"
 #include "rubato/data/dataset.h"
 #include "rubato/model/optimizer.h"
 #include "rubato/model/stage.h"
@@ -45,8 +46,58 @@ void resolve_optimizer(TrainOptions& o) {
   check_known("optimizer", o.optimizer, optimizer_names());
   const bool sgd = o.optimizer == "sgd";
   if (!o.lr) o.lr = sgd ? 0.1 : o.optimizer == "adagrad" ? 0.01 : 0.001;
-  if (!o.momentum) o.momentum = sgd ? 0.9 : 0.0;
+  const CouplingEntry& coupling = find_coupling(o.coupling);
+  if (coupling.look_ahead && !sgd) {
+    throw UsageError(
+        fmt::format("--coupling {} is SGD with Nesterov momentum; --optimizer {} cannot be used with it: leave it out or "
+                    "take async-easgd or downpour",
+                    o.coupling, o.optimizer));
+  }
+  if (coupling.whole_steps && (!sgd || o.momentum.value_or(0) > 0)) {
+    throw UsageError(fmt::format("--coupling {} has a step of its own: leave --optimizer and --momentum out", o.coupling));
+  }
+  // The methods of the EASGD paper are plain SGD where momentum is not in their name.
+  const bool plain = coupling.extra_roles > 0 && !coupling.look_ahead;
+  if (!o.momentum) o.momentum = sgd && !plain ? 0.9 : 0.0;
+  if (coupling.look_ahead) o.nesterov = *o.momentum > 0;
   if (!o.weight_decay) o.weight_decay = sgd ? 5e-4 : o.optimizer == "adamw" ? 0.01 : 0.0;
+}
+
+void resolve_coupling(TrainOptions& o) {
+  const CouplingEntry& coupling = find_coupling(o.coupling);
+  if (o.replicas == 0) o.replicas = o.coupling == "none" ? 1 : 2;
+  if (coupling.default_period == 0 && o.period && *o.period != 1) {
+    throw UsageError(
+        fmt::format("--period {} with --coupling {}: it exchanges at every step; leave --period out", *o.period, o.coupling));
+  }
+  if (!o.period) o.period = std::max<std::int64_t>(1, coupling.default_period);
+  if (!coupling.elastic && (o.moving_rate || o.beta)) {
+    throw UsageError(
+        fmt::format("--{} is for elastic averaging (easgd, async-easgd, eamsgd), not for --coupling {}: leave it out",
+                    o.moving_rate ? "moving-rate" : "beta", o.coupling));
+  }
+  if (o.moving_rate && o.beta && *o.beta != *o.moving_rate * o.replicas) {
+    throw UsageError("--moving-rate alpha and --beta = replicas x alpha say the same: give one of them");
+  }
+  if (coupling.elastic) {
+    if (!o.moving_rate) o.moving_rate = o.beta.value_or(0.9) / o.replicas;
+    o.beta = *o.moving_rate * o.replicas;
+  }
+  check_known("sampling", o.sampling, {"auto", "whole", "shard"});
+  if (o.sampling == "auto") o.sampling = coupling.shards_data ? "shard" : "whole";
+  check_known("averaging", o.averaging, {"none", "mean", "moving"});
+  if (o.averaging != "none" && o.coupling != "none") {
+    throw UsageError(
+        fmt::format("--averaging {} is for a single replica; with replicas use --coupling adownpour or mvadownpour, or "
+                    "leave it out",
+                    o.averaging));
+  }
+  if (coupling.whole_steps && o.schedule != "serial") {
+    throw UsageError(
+        fmt::format("--coupling {} needs a gradient of the whole model per turn, which --schedule {} does not give: use "
+                    "--schedule serial, or another coupling",
+                    o.coupling, o.schedule));
+  }
 }
 
 void check_combinations(const TrainOptions& o) {
@@ -75,7 +126,6 @@ TrainOptions resolve(TrainOptions o) {
   visit_options(std::as_const(o), RangeCheck{});
   check_known("data set", o.data, dataset_names());
   const ScheduleEntry& schedule = find_schedule(o.schedule);
-  check_known("coupling", o.coupling, coupling_names());
   check_known("precision", o.precision, {"fp32", "bf16"});
   check_known("memory format", o.memory_format, {"contiguous", "channels-last"});
   check_known("staleness scaling", o.staleness_scaling, {"none", "inverse"});
@@ -84,6 +134,7 @@ TrainOptions resolve(TrainOptions o) {
   parse_stale_weights(o.stale_weights);
   for (const std::string& delay : o.inject_delay) parse_delay(delay);
   resolve_optimizer(o);
+  resolve_coupling(o);
   check_combinations(o);
   if (o.max_in_flight == 0) {
     o.max_in_flight = default_passes_in_flight({.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});

@@ -112,7 +112,7 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
       train,
       BatchOptions{
           .batch_size = o.batch_size, .seed = o.seed, .shuffle = !o.no_shuffle, .augment = o.augment, .prefetch = o.prefetch});
-  plan.steps_per_epoch = plan.batches->batches_per_epoch();
+  plan.steps_per_epoch = (plan.batches->batches_per_epoch() + o.replicas - 1) / o.replicas;
   plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
   plan.stage = {.seed = o.seed,
                 .stale_weights = parse_stale_weights(o.stale_weights),
@@ -126,6 +126,7 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                               .weight_decay = *o.weight_decay,
                               .clip_norm = o.clip_norm,
                               .clip_value = o.clip_value},
+                .averaging = {o.averaging, o.averaging_rate},
                 .scale_by_staleness = o.staleness_scaling == "inverse",
                 .device = plan.stage.device};
   plan.store.optimizer.check();
@@ -138,10 +139,35 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                    .publish = parse_publish(o.publish),
                    .cuts = choose_cuts(plan)};
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
+  plan.coupling = {.name = o.coupling,
+                   .replicas = o.replicas,
+                   .period = std::max<std::int64_t>(1, *o.period),
+                   .moving_rate = o.moving_rate.value_or(0),
+                   .penalty = o.penalty,
+                   .averaging_rate = o.averaging_rate,
+                   .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
+  check(plan.coupling, *o.lr);
   o.cuts = cuts_text(plan.schedule.cuts);
   plan.roles = {.seed = o.seed, .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); }};
   for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
   return plan;
+}
+
+/// Replicas share one order of the data and take turns in it, or each has an order of its own.
+JobParts Plan::job() const {
+  JobParts parts{
+      .schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs, .prefetch = options.prefetch};
+  for (int i = 0; i < coupling.replicas; ++i) {
+    if (options.sampling == "shard" || i == 0) {
+      parts.batches.push_back(batches);
+    } else {
+      BatchOptions own = batches->options();
+      own.seed += static_cast<std::uint64_t>(i);
+      parts.batches.push_back(std::make_shared<const BatchMaker>(std::shared_ptr<const Dataset>(data, &data->train), own));
+    }
+    if (options.sampling == "shard") parts.shards.push_back({i, coupling.replicas});
+  }
+  return parts;
 }
 
 }  // namespace rubato

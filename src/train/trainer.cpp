@@ -41,13 +41,10 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, Trace* trace) {
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
-  store_ = std::make_unique<WeightStore>(plan_.model, plan_.store);
-  source_ = std::make_unique<BatchSource>(plan_.batches, plan_.options.prefetch);
   runtime_ = make_runtime(plan_, plan_.options.trace ? &trace_ : nullptr);
   open_folder();
   meter_ = std::make_unique<StepMeter>(metrics_.get());
-  replica_ = std::make_unique<Replica>(Replica{plan_.model, *store_, *source_, *meter_, plan_.stage, plan_.costs});
-  schedule_ = find_schedule(plan_.options.schedule).make(*replica_, plan_.schedule);
+  job_ = std::make_unique<Job>(plan_.model, plan_.job(), *meter_);
   if (!plan_.options.resume.empty()) resume();
 }
 
@@ -92,13 +89,13 @@ std::string Trainer::saved_config() const {
 void Trainer::resume() {
   const auto found = CheckpointFolder(folder_ / "checkpoint").newest();
   if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
-  CheckpointFolder::load(*found, *store_, *schedule_);
+  CheckpointFolder::load(*found, *job_);
   last_checkpoint_ = progress_.step;
 }
 
 void Trainer::request_stop() {
   stop_requested_ = true;
-  source_->stop();
+  job_->stop();
 }
 
 std::int64_t Trainer::segment_end(std::int64_t step) const {
@@ -124,22 +121,22 @@ void Trainer::run() {
     write_outputs();
     throw;
   }
-  if (plan_.total_steps == 0 || test_.loss == 0) test_ = evaluate(plan_.model, *store_, plan_.data->test, plan_.stage);
+  if (plan_.total_steps == 0 || test_.loss == 0) test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
   write_outputs();
 }
 
 void Trainer::run_segment(std::int64_t end) {
-  source_->open(progress_.step, end);
-  if (stop_requested_) source_->stop();
+  job_->open(progress_.step, end);
+  if (stop_requested_) job_->stop();
   const auto wall = std::chrono::steady_clock::now();
   const double begin = runtime_->now();
   const auto account = [&] {
-    progress_.step = source_->position();
+    progress_.step = job_->position();
     progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
     if (plan_.runtime.simulated) progress_.virtual_seconds += runtime_->now() - begin;
   };
   try {
-    runtime_->run(schedule_->roles());
+    runtime_->run(job_->roles());
   } catch (...) {
     account();
     throw;
@@ -151,16 +148,16 @@ void Trainer::finish_epoch() {
   const std::int64_t epoch = (progress_.step + plan_.steps_per_epoch - 1) / plan_.steps_per_epoch;
   const double train_loss = meter_->reading().epoch_loss;
   meter_->begin_epoch();
-  test_ = evaluate(plan_.model, *store_, plan_.data->test, plan_.stage);
+  test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   }
   nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epoch},          {"seconds", progress_.seconds},
                                  {"train_loss", train_loss}, {"test_loss", test_.loss}, {"test_accuracy", test_.accuracy}};
-  for (int block = 0; block < store_->block_count(); ++block) {
-    const StalenessCount staleness = store_->staleness(block);
-    line["staleness"][store_->block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
-    events_->scalar("staleness/" + store_->block_name(block), progress_.step, staleness.mean());
+  for (int block = 0; block < job_->store(0).block_count(); ++block) {
+    const StalenessCount staleness = job_->staleness(block);
+    line["staleness"][job_->store(0).block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+    events_->scalar("staleness/" + job_->store(0).block_name(block), progress_.step, staleness.mean());
   }
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
@@ -181,13 +178,13 @@ bool Trainer::target_reached() const {
 
 void Trainer::write_checkpoint() {
   if (last_checkpoint_ == progress_.step) return;
-  if (!store_->finite()) {
+  if (!job_->finite()) {
     throw DivergedError(
         fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
-  CheckpointFolder(folder_ / "checkpoint").write(progress_, *store_, *schedule_, saved_config());
+  CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config());
   last_checkpoint_ = progress_.step;
 }
 
@@ -206,6 +203,7 @@ std::string Trainer::summary() const {
       {"status", status_},
       {"schedule", plan_.options.schedule},
       {"coupling", plan_.options.coupling},
+      {"replicas", plan_.options.replicas},
       {"runtime", runtime_->kind()},
       {"model", plan_.options.model},
       {"data", plan_.options.data},
@@ -221,12 +219,12 @@ std::string Trainer::summary() const {
   };
   if (plan_.runtime.simulated) json["virtual_seconds"] = progress_.virtual_seconds;
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
-  for (int block = 0; block < store_->block_count(); ++block) {
-    const StalenessCount staleness = store_->staleness(block);
-    json["staleness"][store_->block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+  for (int block = 0; block < job_->store(0).block_count(); ++block) {
+    const StalenessCount staleness = job_->staleness(block);
+    json["staleness"][job_->store(0).block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
-  json["weights_digest"] = store_->digest();
+  json["weights_digest"] = job_->digest();
   return json.dump(2) + "\n";
 }
 

@@ -39,8 +39,8 @@ std::string folder_of(const std::string& path) {
   return std::regex_search(path, match, std::regex("(?:^src/|rubato/)([a-z]+)/")) ? match[1].str() : "";
 }
 
-/// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- schedules;
-/// context <- runtimes; all of them <- train.
+/// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- replica <-
+/// schedules, couplings; context <- runtimes; all of them <- train.
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> rules = {
       {"core", {}},
@@ -48,9 +48,11 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"zoo", {"core", "model"}},
       {"data", {"core"}},
       {"context", {"core"}},
-      {"schedules", {"core", "model", "data", "context"}},
+      {"replica", {"core", "model", "data", "context"}},
+      {"schedules", {"core", "model", "data", "context", "replica"}},
+      {"couplings", {"core", "model", "data", "context", "replica"}},
       {"runtimes", {"core", "context"}},
-      {"train", {"core", "model", "zoo", "data", "context", "schedules", "runtimes"}}};
+      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes"}}};
   return rules;
 }
 
@@ -80,7 +82,8 @@ TEST(Tidy, nothing_uses_a_global_generator_or_writes_shared_gradients) {
 }
 
 TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
-  for (const fs::path& file : files_under({"include/rubato/schedules", "src/schedules", "src/model", "src/data", "src/zoo"})) {
+  for (const fs::path& file : files_under(
+           {"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings", "src/model", "src/data", "src/zoo"})) {
     const std::string text = text_of(file);
     EXPECT_EQ(text.find("std::chrono"), std::string::npos) << file << ": time comes from Context::now";
     EXPECT_EQ(text.find("<thread>") != std::string::npos && folder_of(file.string()) == "schedules", false)

@@ -25,6 +25,9 @@ class Context : public Actor {
   /// reads before `compute` and publishes after it. `what` and `batch` name it in traces. Guards (no-grad, autocast) live inside
   /// `work`, never across a blocking verb.
   virtual void compute(const char* what, std::int64_t batch, double seconds, FunctionRef<void()> work) = 0;
+  /// Hands in `part` and blocks until every member of `group` has; returns the sum of all parts in order of rank, so that its
+  /// bits do not depend on timing. The result is shared and must not be written.
+  virtual std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) = 0;
   virtual void sleep(double seconds) = 0;
   /// Seconds since the runtime was made, of real or virtual time.
   virtual double now() const = 0;

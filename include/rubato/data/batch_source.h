@@ -40,6 +40,7 @@ class BatchMaker {
   /// UsageError for options or tensors that the data set cannot be batched with.
   BatchMaker(std::shared_ptr<const Dataset> data, BatchOptions options);
   std::int64_t batches_per_epoch() const;
+  const BatchOptions& options() const { return options_; }
   /// Batch `index` >= 0 of the run.
   Batch make(std::int64_t index) const;
   /// Samples of batch `index`, in order.
@@ -59,11 +60,35 @@ class BatchMaker {
   mutable Permutation cached_;
 };
 
+class BatchSource;
+
+/// Which batches of a maker one replica takes when `count` replicas share its data: number `index`, `index` + `count`, ...
+struct Shard {
+  std::int64_t index = 0, count = 1;
+};
+
+/// Ends the segments of the sources of several replicas together: after `stop` every source goes on up to the furthest batch that
+/// any of them has handed out, so that replicas which wait for each other have taken equally many steps.
+class StopTogether {
+ public:
+  /// Callable from a signal handler.
+  void stop() { stopped_ = true; }
+
+ private:
+  friend class BatchSource;
+  std::mutex mutex_;  ///< guards what follows and the position of every member
+  std::vector<const BatchSource*> members_;
+  std::int64_t furthest_ = -1;  ///< -1: not stopped yet
+  std::atomic<bool> stopped_{false};
+};
+
 /// Hands each batch of a segment [next index, end) to exactly one caller, in order of index. Thread-safe; prepared
 /// ahead by one thread of its own, so that loading stays off the compute threads.
 class BatchSource {
  public:
-  explicit BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch = 4);
+  /// Batch i of this source is batch i * shard.count + shard.index of `maker`. `together`: other sources to stop with.
+  explicit BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch = 4, Shard shard = {},
+                       std::shared_ptr<StopTogether> together = nullptr);
   /// Waits for the batch that is being prepared. Nobody may be inside `next`.
   ~BatchSource();
 
@@ -76,17 +101,20 @@ class BatchSource {
   std::optional<Batch> next(Actor& actor);
   /// No batch is handed out after this, except one whose index is taken already; callable from a signal-watching
   /// thread.
-  void stop() { stopped_ = true; }
+  void stop() { together_->stop(); }
   /// Index of the first batch not handed out yet: where a resumed run goes on.
   std::int64_t position() const;
 
  private:
   class Prefetcher;
+  std::int64_t take_index();
+  Batch make(std::int64_t index) const;
+
   std::shared_ptr<const BatchMaker> maker_;
+  Shard shard_;
+  std::shared_ptr<StopTogether> together_;
   std::unique_ptr<Prefetcher> prefetcher_;  ///< none: the caller prepares
-  mutable std::mutex mutex_;                ///< guards position_ and end_
-  std::int64_t position_ = 0, end_ = 0;
-  std::atomic<bool> stopped_{false};
+  std::int64_t position_ = 0, end_ = 0;     ///< guarded by together_->mutex_
 };
 
 }  // namespace rubato

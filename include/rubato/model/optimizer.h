@@ -29,6 +29,9 @@ std::vector<std::string> optimizer_names();
 /// An optimizer over `parameters` (leaves; not empty).
 std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options, std::vector<torch::Tensor> parameters);
 
+/// The momentum buffer that torch's SGD keeps for `parameter`; undefined before its first step and for other optimizers.
+torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter);
+
 /// Scales `gradients` in place of the vector's entries as `clip_norm` and `clip_value` ask. Undefined entries are skipped.
 void clip(const OptimizerOptions& options, std::vector<torch::Tensor>& gradients);
 

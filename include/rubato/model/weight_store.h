@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,11 @@
 
 namespace rubato {
 
-/// Tensors that nobody writes any more, and how many publications preceded them.
+/// Tensors that nobody writes any more.
 struct TensorSet {
   std::vector<torch::Tensor> tensors;
-  std::int64_t version = 0;
+  std::int64_t version = 0;  ///< publications that preceded them
+  std::int64_t clock = 0;    ///< of these, steps of the optimizer (and steps that a delayed method skipped)
 };
 using TensorSetPtr = std::shared_ptr<const TensorSet>;
 
@@ -25,14 +27,22 @@ struct Snapshot {
   TensorSetPtr parameters, buffers;
 };
 
-/// Staleness of all updates of one block so far: version before the update minus version at which its gradient was evaluated.
+/// Staleness of all updates of one block so far: clock before the update minus clock at which its gradient
+/// was evaluated. What a coupling publishes in between is not counted.
 struct StalenessCount {
   std::int64_t updates = 0, sum = 0, max = 0;
   double mean() const { return updates == 0 ? 0.0 : static_cast<double>(sum) / static_cast<double>(updates); }
 };
 
+/// A running mean of the weights after each step, for evaluation: ASGD and MVASGD (Polyak and Juditsky 1992).
+struct AveragingOptions {
+  std::string name = "none";  ///< none; mean: of all iterates so far, z += (w - z) / (t + 1); moving: z += rate (w - z)
+  double rate = 0.001;        ///< moving; (0, 1]
+};
+
 struct StoreOptions {
   OptimizerOptions optimizer;
+  AveragingOptions averaging;
   /// Multiply a gradient of staleness s by 1 / (1 + s).
   bool scale_by_staleness = false;
   torch::Device device = torch::kCPU;
@@ -56,9 +66,21 @@ class WeightStore {
   Snapshot read(Actor& actor, int block) const;
 
   /// One optimizer step with `gradients` (one per parameter, in the block's order; an undefined one leaves its parameter alone),
-  /// evaluated at version `version_read`. Returns the version that it published.
-  std::int64_t apply(Actor& actor, int block, std::vector<torch::Tensor> gradients, std::int64_t version_read,
+  /// evaluated at weights whose clock was `clock_read`. Returns the version that it published.
+  std::int64_t apply(Actor& actor, int block, std::vector<torch::Tensor> gradients, std::int64_t clock_read,
                      std::int64_t batch = -1);
+
+  /// Computes the next weights: given the newest published ones, fills `next`, which has tensors of the same shapes.
+  using Rule = FunctionRef<void(const TensorSet& now, std::vector<torch::Tensor>& next)>;
+  /// Publishes weights that a coupling computed; `what` names it in transcripts. The optimizer's state stays, and the
+  /// clock, unless another is given. Returns what it published.
+  TensorSetPtr update(Actor& actor, int block, const char* what, Rule rule, std::optional<std::int64_t> clock = std::nullopt);
+  /// The newest weights without what an optimizer with look-ahead (Nesterov) has added: x, where x + momentum * v is published
+  /// because the gradient is to be evaluated there. Other optimizers: the newest published weights themselves.
+  TensorSetPtr iterate(Actor& actor, int block) const;
+
+  /// The weights to evaluate and to export: the average, if one is kept, else the newest published ones.
+  Snapshot result(int block) const;
 
   /// A step in which the block has no gradient yet (warm-up of a delayed method): the next version with the same weights. The
   /// optimizer's state does not move.
@@ -88,7 +110,8 @@ class WeightStore {
 
  private:
   struct BlockState;
-  std::int64_t publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event);
+  TensorSetPtr publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event);
+  void average(BlockState& state) const;
 
   StoreOptions options_;
   std::vector<std::unique_ptr<BlockState>> blocks_;

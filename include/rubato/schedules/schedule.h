@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "rubato/context/runtime.h"
-#include "rubato/schedules/replica.h"
+#include "rubato/replica/replica.h"
 
 namespace rubato {
 

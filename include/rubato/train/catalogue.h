@@ -15,6 +15,4 @@ const std::vector<std::string>& listable();
 /// The catalogue of `kind`; UsageError for an unknown one.
 std::vector<Listed> catalogue(const std::string& kind);
 
-std::vector<std::string> coupling_names();
-
 }  // namespace rubato

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "rubato/model/weight_store.h"
-#include "rubato/schedules/schedule.h"
 
 namespace rubato {
 
@@ -17,10 +16,18 @@ struct Progress {
   std::optional<double> seconds_to_target;
 };
 
+/// What a run needs to go on as if it had never stopped.
+class Restorable {
+ public:
+  virtual ~Restorable() = default;
+  virtual void save(torch::serialize::OutputArchive& archive) const = 0;
+  virtual void load(torch::serialize::InputArchive& archive) = 0;
+};
+
 /// The folder `checkpoint/` of a run: one folder per checkpoint (`step-00000469/`) and the file `latest` that names the newest
 /// complete one. A checkpoint holds
-///   weights.pt   a dictionary of tensors by name, for `torch.load` in Python,
-///   state.pt     weights, versions, optimizer and passes in flight, for `--resume`,
+///   weights.pt   the answer of the run: a dictionary of tensors by name, for `torch.load` in Python,
+///   state.pt     weights, versions, optimizers, passes in flight and couplings, for `--resume`,
 ///   config.toml  the resolved options,
 ///   state.json   progress, and size and SHA-256 of the other files.
 /// It is written beside the others and renamed into place, so that there is always a complete one.
@@ -29,7 +36,7 @@ class CheckpointFolder {
   explicit CheckpointFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
   /// Keeps the newest two and removes older ones. DataError when it cannot be written; earlier checkpoints are then untouched.
-  void write(const Progress& progress, const WeightStore& store, const Schedule& schedule, const std::string& config);
+  void write(const Progress& progress, const WeightStore& answer, const Restorable& state, const std::string& config);
 
   struct Found {
     std::filesystem::path folder;
@@ -40,7 +47,7 @@ class CheckpointFolder {
   std::optional<Found> newest(std::vector<std::string>* rejected = nullptr) const;
 
   /// DataError if `found` does not fit.
-  static void load(const Found& found, WeightStore& store, Schedule& schedule);
+  static void load(const Found& found, Restorable& state);
 
  private:
   std::vector<std::filesystem::path> by_age() const;

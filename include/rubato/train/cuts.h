@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "rubato/schedules/observer.h"
+#include "rubato/replica/observer.h"
 
 namespace rubato {
 

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <string>
 
-#include "rubato/schedules/observer.h"
+#include "rubato/replica/observer.h"
 
 namespace rubato {
 

@@ -29,7 +29,12 @@ struct TrainOptions {
   std::string publish = "block", stale_weights = "stashed", staleness_scaling = "none";
 
   std::string coupling = "none";
-  int replicas = 1;
+  int replicas = 0;
+  std::optional<std::int64_t> period;
+  std::optional<double> moving_rate, beta;
+  double penalty = 1;
+  std::string sampling = "auto";
+  int bucket_kib = 1024;
 
   std::string optimizer = "sgd";
   std::optional<double> lr, momentum, weight_decay;
@@ -37,6 +42,8 @@ struct TrainOptions {
   std::string lr_schedule = "cosine";
   double warmup_epochs = 0, lr_step_epochs = 1, lr_step_factor = 0.1;
   double clip_norm = 0, clip_value = 0;
+  std::string averaging = "none";
+  double averaging_rate = 0.001;
 
   int epochs = 1;
   std::optional<std::int64_t> steps;

@@ -56,24 +56,39 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
-  visit(OptionInfo{"replicas", group, "number of replicas", 1}, o.replicas);
+  visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0}, o.replicas);
+  visit(OptionInfo{"period", group, "steps of a replica between two exchanges; default by coupling", 1}, o.period);
+  visit(OptionInfo{"moving-rate", group, "elastic averaging: alpha, how far replica and centre move towards each other", 0},
+        o.moving_rate);
+  visit(OptionInfo{"beta", group, "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9", 0}, o.beta);
+  visit(OptionInfo{"penalty", group, "admm: rho, strength of the tie to the centre", 0}, o.penalty);
+  visit(OptionInfo{"sampling", group,
+                   "whole: each replica samples all of the data; shard: they share each epoch; auto: by coupling"},
+        o.sampling);
+  visit(OptionInfo{"bucket-kib", group, "allreduce: KiB of gradients that travel together", 1, 1 << 20, false}, o.bucket_kib);
 
   group = "Optimizer";
   visit(OptionInfo{"optimizer", group, "sgd, adam, adamw, rmsprop, adagrad"}, o.optimizer);
   visit(OptionInfo{"lr", group, "learning rate; default by optimizer: sgd 0.1, adagrad 0.01, others 0.001", 0}, o.lr);
-  visit(OptionInfo{"momentum", group, "sgd (default 0.9), rmsprop (default 0)", 0, 1}, o.momentum);
+  visit(OptionInfo{"momentum", group, "sgd (default 0.9; 0 with easgd, downpour and their like), rmsprop (default 0)", 0, 1},
+        o.momentum);
   visit(OptionInfo{"nesterov", group, "sgd: Nesterov momentum"}, o.nesterov);
   visit(OptionInfo{"weight-decay", group, "default: sgd 5e-4, adamw 0.01, others 0", 0}, o.weight_decay);
   visit(OptionInfo{"lr-schedule", group, "constant, step or cosine"}, o.lr_schedule);
   visit(OptionInfo{"warmup-epochs", group, "epochs of linear warm-up of the learning rate", 0}, o.warmup_epochs);
   visit(OptionInfo{"lr-step-epochs", group, "step: epochs between two cuts", 0}, o.lr_step_epochs);
   visit(OptionInfo{"lr-step-factor", group, "step: factor of each cut", 0, 1}, o.lr_step_factor);
+  visit(OptionInfo{"averaging", group, "evaluate a mean of the weights of all steps: none, mean (ASGD) or moving (MVASGD)"},
+        o.averaging);
+  visit(OptionInfo{"averaging-rate", group, "moving averages, mvadownpour: weight of the newest weights", 0, 1},
+        o.averaging_rate);
   visit(OptionInfo{"clip-norm", group, "largest L2 norm of a block's gradient; 0: no clipping", 0}, o.clip_norm);
   visit(OptionInfo{"clip-value", group, "largest absolute value in a gradient; 0: no clipping", 0}, o.clip_value);
 
   group = "Run";
-  visit(OptionInfo{"epochs", group, "passes over the training data", 0, inf, false}, o.epochs);
-  visit(OptionInfo{"steps", group, "batches in all, instead of --epochs; 0: only write the initial weights", 0, inf, false},
+  visit(OptionInfo{"epochs", group, "passes over the training data, all replicas together", 0, inf, false}, o.epochs);
+  visit(OptionInfo{"steps", group, "batches of each replica, instead of --epochs; 0: only write the initial weights", 0, inf,
+                   false},
         o.steps);
   visit(OptionInfo{"target-accuracy", group, "stop once the test accuracy in percent is reached", 0, 100, false},
         o.target_accuracy);

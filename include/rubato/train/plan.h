@@ -8,7 +8,7 @@
 #include "rubato/model/stage.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/runtimes/options.h"
-#include "rubato/schedules/schedule.h"
+#include "rubato/train/job.h"
 #include "rubato/train/options.h"
 
 namespace rubato {
@@ -27,13 +27,16 @@ struct Plan {
   RuntimeChoice runtime;
   Model model;
   std::shared_ptr<const DataSplit> data;
-  std::shared_ptr<const BatchMaker> batches;
+  std::shared_ptr<const BatchMaker> batches;  ///< of the first replica
   StageOptions stage;
   StoreOptions store;
   ScheduleOptions schedule;
+  CouplingOptions coupling;
   RuntimeOptions roles;
-  std::vector<BlockCost> costs;  ///< simulator only
-  std::int64_t steps_per_epoch = 0, total_steps = 0;
+  std::vector<BlockCost> costs;                       ///< simulator only
+  std::int64_t steps_per_epoch = 0, total_steps = 0;  ///< of each replica
+
+  JobParts job() const;
 };
 
 /// Loads the data, builds the model, chooses cuts. Throws UsageError for what cannot work together, DataError for data that

@@ -5,7 +5,7 @@
 
 #include "rubato/data/batch_source.h"
 #include "rubato/model/stage.h"
-#include "rubato/schedules/replica.h"
+#include "rubato/replica/replica.h"
 
 namespace rubato {
 

@@ -24,7 +24,7 @@ class TrainListener {
   virtual void epoch_done(std::int64_t epoch, double train_loss, const Evaluation& test, double samples_per_second) = 0;
 };
 
-/// One run: weights, schedule, runtime, run folder. Made once, run once.
+/// One run: replicas, runtime, run folder. Made once, run once.
 class Trainer {
  public:
   /// Makes the run folder, or opens it when `plan.options.resume` names it. `listener` may be null; it outlives the trainer.
@@ -46,7 +46,7 @@ class Trainer {
   std::int64_t first_step() const { return progress_at_start_.step; }
   double training_seconds() const;  ///< so far, evaluation left out; not during `run`
   const Trace& trace() const { return trace_; }
-  WeightStore& store() { return *store_; }
+  Job& job() { return *job_; }
 
   /// The content of summary.json.
   std::string summary() const;
@@ -69,10 +69,7 @@ class Trainer {
   std::unique_ptr<EventFile> events_;
   std::unique_ptr<StepMeter> meter_;
   Trace trace_;
-  std::unique_ptr<WeightStore> store_;
-  std::unique_ptr<BatchSource> source_;
-  std::unique_ptr<Replica> replica_;
-  std::unique_ptr<Schedule> schedule_;
+  std::unique_ptr<Job> job_;
   std::unique_ptr<Runtime> runtime_;
   Progress progress_, progress_at_start_;
   std::int64_t last_checkpoint_ = -1;

@@ -1,4 +1,4 @@
-#include "rubato/schedules/replica.h"
+#include "rubato/replica/replica.h"
 
 #include "rubato/core/error.h"
 
@@ -23,8 +23,18 @@ std::vector<Snapshot> read_weights(Context& me, const Replica& replica, const St
   return weights;
 }
 
-Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const torch::Tensor& input, std::int64_t batch) {
-  const std::vector<Snapshot> weights = read_weights(me, replica, stage);
+std::vector<Snapshot> begin_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step) {
+  std::vector<Snapshot> weights = read_weights(me, replica, stage);
+  replica.tie.step_begins(me, replica.store, {stage.first(), stage.last()}, weights, step);
+  return weights;
+}
+
+void end_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step) {
+  replica.tie.step_ends(me, replica.store, {stage.first(), stage.last()}, step);
+}
+
+Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const std::vector<Snapshot>& weights,
+                  const torch::Tensor& input, std::int64_t batch) {
   double seconds = 0;
   for (int block = stage.first(); block < stage.last(); ++block) seconds += cost(replica, block, &BlockCost::forward);
   Pass pass;
@@ -50,7 +60,7 @@ torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& st
 }
 
 torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& stage, Pass pass, torch::Tensor grad,
-                            Publish publish) {
+                            Publish publish, std::int64_t step) {
   const std::int64_t batch = pass.batch();
   if (stage.stale_weights() == StaleWeights::replayed) {
     double seconds = 0;
@@ -58,24 +68,20 @@ torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& st
     const std::vector<Snapshot> newest = read_weights(me, replica, stage);
     me.compute("replay", batch, seconds, [&] { stage.replay(pass, newest); });
   }
-  std::vector<std::vector<torch::Tensor>> kept(stage.size());
+  std::vector<BlockGradient> kept;
   for (int local = stage.size() - 1; local >= 0; --local) {
     const int block = stage.first() + local;
     if (stage.stale_weights() == StaleWeights::live) stage.rebind(pass, local, replica.store.read(me, block));
-    std::vector<torch::Tensor> gradients;
+    BlockGradient ready{.block = block, .clock_read = pass.weights(local).parameters->clock, .step = step, .batch = batch};
     const double seconds = cost(replica, block, &BlockCost::backward) + cost(replica, block, &BlockCost::update);
-    me.compute("backward", batch, seconds, [&] { gradients = stage.backward(pass, local, grad); });
+    me.compute("backward", batch, seconds, [&] { ready.gradients = stage.backward(pass, local, grad); });
     if (publish == Publish::block) {
-      replica.store.apply(me, block, std::move(gradients), pass.weights(local).parameters->version, batch);
+      replica.tie.gradient_ready(me, replica.store, std::move(ready));
     } else {
-      kept[local] = std::move(gradients);
+      kept.push_back(std::move(ready));
     }
   }
-  if (publish == Publish::model) {
-    for (int local = stage.size() - 1; local >= 0; --local) {
-      replica.store.apply(me, stage.first() + local, std::move(kept[local]), pass.weights(local).parameters->version, batch);
-    }
-  }
+  for (BlockGradient& ready : kept) replica.tie.gradient_ready(me, replica.store, std::move(ready));
   return grad;
 }
 

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rubato/context/runtime.h"
+#include "rubato/model/weight_store.h"
+#include "rubato/replica/tie.h"
+
+namespace rubato {
+
+/// Choices of all couplings; each reads its own.
+struct CouplingOptions {
+  std::string name = "none";
+  int replicas = 1;                    ///< p, >= 1
+  std::int64_t period = 10;            ///< tau, steps of a replica between two exchanges, >= 1
+  double moving_rate = 0;              ///< elastic: alpha, [0, 1]
+  double penalty = 1;                  ///< admm: rho, > 0
+  double averaging_rate = 1e-3;        ///< mvadownpour: weight of the newest centre in its average, (0, 1]
+  std::size_t bucket_bytes = 1 << 20;  ///< allreduce: gradients that travel together
+  std::vector<BlockRange> ranges;      ///< what the schedule steps together, in order
+  std::vector<std::string> prefixes;   ///< of the names of each replica's roles
+};
+
+/// What ties the replicas of a run. Lives for a whole run; between segments nothing of it executes.
+class Coupling {
+ public:
+  virtual ~Coupling() = default;
+  /// Of replica 0 .. p - 1; valid as long as the coupling.
+  virtual Tie& tie(int replica) = 0;
+  /// Roles of the coupling's own (a centre, averagers) for one segment whose steps begin at `first_step` in every replica.
+  virtual std::vector<Role> roles(std::int64_t first_step);
+  /// The last role of `replica` has returned in this segment. On that role's thread; all replicas have then taken equally many
+  /// steps once each has left.
+  virtual void replica_left(Context& me, int replica);
+  /// The weights that the run is about: what is evaluated and exported. Not during a segment.
+  virtual WeightStore& answer() = 0;
+  /// Whether the batch-norm statistics of `answer` do not belong to its weights, because those are averages.
+  virtual bool answer_needs_statistics() const { return true; }
+  virtual void save(torch::serialize::OutputArchive&) const {}
+  virtual void load(torch::serialize::InputArchive&) {}
+};
+
+/// What a coupling is made from. References outlive the coupling.
+struct CouplingParts {
+  const Model& model;
+  StoreOptions store;                ///< of the replicas
+  std::vector<WeightStore*> stores;  ///< one per replica; all start with the model's weights
+};
+
+/// One row of `rubato list couplings`, and all that the rest of rubato knows of a coupling.
+struct CouplingEntry {
+  std::string name;
+  std::string summary;
+  std::string paper;
+  std::unique_ptr<Coupling> (*make)(const CouplingParts&, const CouplingOptions&);
+  int least_replicas = 1;
+  int extra_roles = 0;               ///< a centre wants a processor of its own in the simulator
+  std::int64_t default_period = 10;  ///< 0: the method has none
+  bool elastic = false;              ///< reads the moving rate
+  bool look_ahead = false;           ///< wants an optimizer with Nesterov momentum
+  bool shards_data = false;          ///< replicas share each epoch; else each samples the whole data set
+  bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
+  bool whole_steps = false;          ///< needs a schedule that takes one step of the whole model at a time
+};
+
+const std::vector<CouplingEntry>& couplings();
+/// Throws UsageError with the nearest known name.
+const CouplingEntry& find_coupling(const std::string& name);
+
+/// Largest moving rate at which elastic averaging is stable on a quadratic of curvature 1 with step `rate` (the paper's bounds):
+/// round-robin, which stands for the asynchronous methods: (4 - 2 rate) / (4 - rate); synchronous with p replicas:
+/// (4 - 2 rate) / (2 + 2 p - rate p).
+double largest_moving_rate(const CouplingEntry& coupling, double rate, int replicas);
+
+/// UsageError where numbers are out of range or cannot work.
+void check(const CouplingOptions& options, double learning_rate);
+
+}  // namespace rubato

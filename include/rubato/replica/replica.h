@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "rubato/context/context.h"
+#include "rubato/data/batch_source.h"
+#include "rubato/model/stage.h"
+#include "rubato/model/weight_store.h"
+#include "rubato/replica/observer.h"
+#include "rubato/replica/tie.h"
+
+namespace rubato {
+
+/// One copy of the model that learns, and what feeds, watches and ties it. Roles share it; what it refers to outlives them and is
+/// thread-safe.
+struct Replica {
+  const Model& model;
+  WeightStore& store;
+  BatchSource& source;
+  StepObserver& observer;
+  StageOptions stage;
+  std::vector<BlockCost> costs;  ///< one per block; empty: all 0
+  Tie& tie = untied();
+  std::string prefix = {};  ///< of the names of its roles and channels, "r1/"; empty for a single replica
+};
+
+/// When a backward pass publishes.
+enum class Publish {
+  block,  ///< each block as soon as its gradient exists
+  model,  ///< all blocks after the last gradient
+};
+Publish parse_publish(const std::string& name);
+
+/// The newest snapshot of each block of `stage`.
+std::vector<Snapshot> read_weights(Context& me, const Replica& replica, const Stage& stage);
+
+/// Begins the replica's step `step` (the index of the batch it took) for the blocks of `stage`: reads the newest weights and lets
+/// the coupling start an exchange. Returns the weights to compute with.
+std::vector<Snapshot> begin_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step);
+
+/// Runs the stage forward on `input` with `weights` and publishes the statistics that the pass changed.
+Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const std::vector<Snapshot>& weights,
+                  const torch::Tensor& input, std::int64_t batch);
+
+/// Loss of `pass` against `target`, reported to the observer. Returns the gradient with respect to the output.
+torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& stage, const Pass& pass,
+                            const torch::Tensor& target);
+
+/// Walks `pass` from the last block to the first and hands each block's gradient to the replica's tie in step `step`, when
+/// `publish` says. Returns the gradient with respect to the stage's input.
+torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& stage, Pass pass, torch::Tensor grad,
+                            Publish publish, std::int64_t step);
+
+/// Ends step `step` for the blocks of `stage`.
+void end_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step);
+
+}  // namespace rubato

@@ -1,0 +1,214 @@
+#include "couplings/parts.h"
+
+namespace rubato::coupling_detail {
+namespace {
+
+/// A replica has a gradient and asks for its turn.
+struct Ask final : Message {
+  int replica = -1;
+  bool leaves = false;
+  std::size_t bytes() const override { return 0; }
+};
+
+struct Turn final : Message {
+  BlockSets centre;
+  std::size_t bytes() const override { return bytes_of(centre); }
+};
+
+/// x - lambda after the turn.
+struct Contribution final : Message {
+  BlockTensors difference;
+  std::size_t bytes() const override { return bytes_of(difference); }
+};
+
+Channel<Turn> turns(int replica) {
+  return {{"turn/" + std::to_string(replica), 1}};
+}
+
+/// A replica's part of linearised round-robin ADMM, at its turn (Zhang, Choromanska, LeCun 2015, eq. 8 to 10, lambda scaled by
+/// 1/rho):
+///   lambda = lambda - (x - c),   x = (x - eta g(x) + eta rho (lambda + c)) / (1 + eta rho).
+/// Nobody but its turn changes x, so the gradient may be computed while others have theirs.
+class AdmmTie final : public Tie {
+ public:
+  AdmmTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Ask>& asks,
+          const Channel<Contribution>& contributions)
+      : replica_(replica), penalty_(options.penalty), asks_(asks), contributions_(contributions) {
+    Bystander me;
+    for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
+      auto& zeros = lambda_.emplace_back();
+      for (const auto& tensor : parts.stores.at(replica)->read(me, block).parameters->tensors) {
+        zeros.push_back(torch::zeros_like(tensor));
+      }
+    }
+    gradients_.resize(lambda_.size());
+  }
+
+  void gradient_ready(Context&, WeightStore&, BlockGradient gradient) override {
+    gradients_.at(static_cast<std::size_t>(gradient.block)) = std::move(gradient.gradients);
+  }
+
+  void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t) override {
+    Ask ask;
+    ask.replica = replica_;
+    send(me, asks_, std::move(ask));
+    const Turn turn = receive(me, turns(replica_));
+    Contribution contribution;
+    for (int block = blocks.first; block < blocks.last; ++block) {
+      contribution.difference.push_back(move(me, store, block, turn.centre.at(static_cast<std::size_t>(block))->tensors));
+    }
+    send(me, contributions_, std::move(contribution));
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    for (std::size_t block = 0; block < lambda_.size(); ++block) {
+      archive.write("lambda" + std::to_string(block), torch::IValue(lambda_[block]));
+    }
+  }
+  void load(torch::serialize::InputArchive& archive) {
+    for (std::size_t block = 0; block < lambda_.size(); ++block) {
+      torch::IValue value;
+      archive.read("lambda" + std::to_string(block), value);
+      lambda_[block] = value.toTensorVector();
+    }
+  }
+
+ private:
+  std::vector<torch::Tensor> move(Context& me, WeightStore& store, int block, const std::vector<torch::Tensor>& centre) {
+    torch::NoGradGuard no_grad;
+    auto& lambda = lambda_[static_cast<std::size_t>(block)];
+    auto& gradients = gradients_[static_cast<std::size_t>(block)];
+    const std::int64_t clock = store.read(me, block).parameters->clock;
+    const double rate = store.options().optimizer.learning_rate.at(clock);
+    const auto moved = store.update(
+        me, block, "turn",
+        [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
+          for (std::size_t i = 0; i < next.size(); ++i) {
+            lambda[i] = lambda[i] - (now.tensors[i] - centre[i]);
+            next[i].copy_(lambda[i] + centre[i]).mul_(rate * penalty_).add_(now.tensors[i]);
+            if (gradients[i].defined()) next[i].sub_(gradients[i], rate);
+            next[i].div_(1 + rate * penalty_);
+          }
+        },
+        clock + 1);
+    std::vector<torch::Tensor> difference;
+    for (std::size_t i = 0; i < lambda.size(); ++i) difference.push_back(moved->tensors[i] - lambda[i]);
+    gradients.clear();
+    return difference;
+  }
+
+  int replica_;
+  double penalty_;
+  Channel<Ask> asks_;
+  Channel<Contribution> contributions_;
+  BlockTensors lambda_, gradients_;  // of one role at a time: the method needs whole steps
+};
+
+/// The centre gives each replica its turn, strictly one after the other, and is the mean of x_j - lambda_j after every turn.
+class Admm final : public Coupling {
+ public:
+  Admm(const CouplingParts& parts, const CouplingOptions& options)
+      : options_(options),
+        centre_(parts.model, centre_store(parts.store, "none", 0)),
+        ties_(options.replicas, [&](int i) { return std::make_unique<AdmmTie>(i, parts, options, asks_, contributions_); }),
+        waiting_(static_cast<std::size_t>(options.replicas)) {
+    Bystander me;
+    for (int i = 0; i < options.replicas; ++i) {
+      auto& mine = differences_.emplace_back();
+      for (int block = 0; block < centre_.block_count(); ++block) mine.push_back(centre_.read(me, block).parameters->tensors);
+    }
+  }
+
+  Tie& tie(int replica) override { return ties_[replica]; }
+  std::vector<Role> roles(std::int64_t) override {
+    return {{.name = "centre", .run = [this](Context& me) {
+               serve_until_all_left(me, asks_, options_.replicas, [&](const Ask& ask) {
+                 waiting_[static_cast<std::size_t>(ask.replica)] = true;
+                 while (waiting_[static_cast<std::size_t>(next_)]) give_turn(me);
+               });
+             }}};
+  }
+  void replica_left(Context& me, int replica) override {
+    Ask farewell;
+    farewell.replica = replica;
+    farewell.leaves = true;
+    send(me, asks_, std::move(farewell));
+  }
+  WeightStore& answer() override { return centre_; }
+  void save(torch::serialize::OutputArchive& archive) const override;
+  void load(torch::serialize::InputArchive& archive) override;
+
+ private:
+  void give_turn(Context& me) {
+    waiting_[static_cast<std::size_t>(next_)] = false;
+    Turn turn;
+    for (int block = 0; block < centre_.block_count(); ++block) turn.centre.push_back(centre_.read(me, block).parameters);
+    send(me, turns(next_), std::move(turn));
+    Contribution contribution = receive(me, contributions_);
+    differences_[static_cast<std::size_t>(next_)] = std::move(contribution.difference);
+    for (int block = 0; block < centre_.block_count(); ++block) average(me, block);
+    next_ = (next_ + 1) % options_.replicas;
+  }
+
+  void average(Context& me, int block) {
+    centre_.update(me, block, "centre", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
+      for (std::size_t i = 0; i < next.size(); ++i) {
+        next[i].zero_();
+        for (const BlockTensors& mine : differences_) next[i].add_(mine[static_cast<std::size_t>(block)][i]);
+        next[i].div_(static_cast<double>(options_.replicas));
+      }
+    });
+  }
+
+  CouplingOptions options_;
+  Channel<Ask> asks_{{"asks", unbounded}};
+  Channel<Contribution> contributions_{{"contributions", 1}};
+  WeightStore centre_;
+  Ties<AdmmTie> ties_;
+  std::vector<bool> waiting_;
+  std::vector<BlockTensors> differences_;  // x - lambda of each replica
+  int next_ = 0;
+};
+
+void Admm::save(torch::serialize::OutputArchive& archive) const {
+  torch::serialize::OutputArchive centre(archive.compilation_unit());
+  centre_.save(centre);
+  archive.write("centre", centre);
+  archive.write("next", torch::IValue(static_cast<std::int64_t>(next_)));
+  for (int i = 0; i < options_.replicas; ++i) {
+    torch::serialize::OutputArchive part(archive.compilation_unit());
+    ties_[i].save(part);
+    for (int block = 0; block < centre_.block_count(); ++block) {
+      part.write("difference" + std::to_string(block),
+                 torch::IValue(differences_[static_cast<std::size_t>(i)][static_cast<std::size_t>(block)]));
+    }
+    archive.write("tie" + std::to_string(i), part);
+  }
+}
+
+void Admm::load(torch::serialize::InputArchive& archive) {
+  torch::serialize::InputArchive centre;
+  archive.read("centre", centre);
+  centre_.load(centre);
+  torch::IValue next;
+  archive.read("next", next);
+  next_ = static_cast<int>(next.toInt());
+  for (int i = 0; i < options_.replicas; ++i) {
+    torch::serialize::InputArchive part;
+    archive.read("tie" + std::to_string(i), part);
+    ties_[i].load(part);
+    for (int block = 0; block < centre_.block_count(); ++block) {
+      torch::IValue difference;
+      part.read("difference" + std::to_string(block), difference);
+      differences_[static_cast<std::size_t>(i)][static_cast<std::size_t>(block)] = difference.toTensorVector();
+    }
+  }
+}
+
+}  // namespace
+
+Made make_admm(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<Admm>(parts, options);
+}
+
+}  // namespace rubato::coupling_detail

@@ -1,0 +1,210 @@
+#include <mutex>
+
+#include "couplings/parts.h"
+
+namespace rubato::coupling_detail {
+namespace {
+
+/// What a replica has learned since it last pushed.
+struct Push final : Message {
+  int replica = -1;
+  std::string answer_to;
+  BlockRange blocks;
+  std::int64_t step = -1;
+  BlockSets weights;                          ///< x
+  BlockTensors moved;                         ///< x - x at the last push, with what the centre answered then
+  std::vector<std::int64_t> centre_versions;  ///< per block: of the centre that x was based on; -1: of none exactly
+  bool leaves = false;
+  std::size_t bytes() const override { return bytes_of(moved); }
+  std::int64_t batch() const override { return step; }
+};
+
+/// The centre after the push.
+struct Pull final : Message {
+  BlockSets centre;
+  std::size_t bytes() const override { return bytes_of(centre); }
+};
+
+/// What of a replica's weights the centre already has, block by block.
+struct Incorporated {
+  TensorSetPtr base;
+  std::int64_t centre_version = 0;  ///< base is the centre of this version to the bit; -1: of none
+};
+
+/// DOWNPOUR (Dean et al. 2012, as the EASGD paper states it): after every `period` steps the replica sends what it has learned
+/// since, c += v, and goes on from the centre, x = c. Steps that other workers of the same replica take meanwhile are kept: x
+/// moves by the difference.
+class DownpourTie final : public Tie {
+ public:
+  DownpourTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Push>& pushes)
+      : replica_(replica), period_(options.period), pushes_(pushes) {
+    Bystander me;
+    for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
+      incorporated_.push_back({parts.stores.at(replica)->read(me, block).parameters});
+    }
+  }
+
+  void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
+    if (!period_ends(step, period_)) return;
+    const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
+    const BlockSets pushed = iterates(me, store, blocks);
+    send(me, pushes_, make_push(blocks, step, pushed, pulls.name));
+    const Pull pull = receive(me, pulls);
+    for (int block = blocks.first; block < blocks.last; ++block) {
+      const auto local = static_cast<std::size_t>(block - blocks.first);
+      take_in(block, pushed[local], pull.centre.at(local));
+      move_towards(me, store, block, "pull", *pushed[local], pull.centre.at(local)->tensors);
+    }
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const;
+  void load(torch::serialize::InputArchive& archive);
+
+ private:
+  Push make_push(BlockRange blocks, std::int64_t step, const BlockSets& weights, const std::string& answer_to) {
+    torch::NoGradGuard no_grad;
+    Push push;
+    push.replica = replica_;
+    push.answer_to = answer_to;
+    push.blocks = blocks;
+    push.step = step;
+    push.weights = weights;
+    const std::lock_guard lock(mutex_);
+    for (std::size_t local = 0; local < weights.size(); ++local) {
+      Incorporated& mine = incorporated_[static_cast<std::size_t>(blocks.first) + local];
+      auto& moved = push.moved.emplace_back();
+      for (std::size_t i = 0; i < weights[local]->tensors.size(); ++i) {
+        moved.push_back(weights[local]->tensors[i] - mine.base->tensors[i]);
+      }
+      push.centre_versions.push_back(mine.centre_version);
+      mine = {weights[local], -1};  // on its way: another worker's push must not carry it again
+    }
+    return push;
+  }
+
+  /// The centre has answered `centre` to a push of `pushed`.
+  void take_in(int block, const TensorSetPtr& pushed, const TensorSetPtr& centre) {
+    torch::NoGradGuard no_grad;
+    const std::lock_guard lock(mutex_);
+    Incorporated& mine = incorporated_[static_cast<std::size_t>(block)];
+    if (mine.base == pushed) {
+      mine = {centre, centre->version};
+      return;
+    }
+    auto base = std::make_shared<TensorSet>();
+    for (std::size_t i = 0; i < centre->tensors.size(); ++i) {
+      base->tensors.push_back(mine.base->tensors[i] + (centre->tensors[i] - pushed->tensors[i]));
+    }
+    mine = {base, -1};
+  }
+
+  int replica_;
+  std::int64_t period_;
+  Channel<Push> pushes_;
+  mutable std::mutex mutex_;  ///< guards what follows
+  std::vector<Incorporated> incorporated_;
+};
+
+void DownpourTie::save(torch::serialize::OutputArchive& archive) const {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t block = 0; block < incorporated_.size(); ++block) {
+    archive.write("base" + std::to_string(block), torch::IValue(incorporated_[block].base->tensors));
+    archive.write("version" + std::to_string(block), torch::IValue(incorporated_[block].centre_version));
+  }
+}
+
+void DownpourTie::load(torch::serialize::InputArchive& archive) {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t block = 0; block < incorporated_.size(); ++block) {
+    torch::IValue base, version;
+    archive.read("base" + std::to_string(block), base);
+    archive.read("version" + std::to_string(block), version);
+    incorporated_[block] = {std::make_shared<TensorSet>(TensorSet{base.toTensorVector()}), version.toInt()};
+  }
+}
+
+/// Adds what is pushed, as it comes. With averaging the answer of the run is a running mean of the centre (ADOWNPOUR,
+/// MVADOWNPOUR).
+class Downpour final : public Coupling {
+ public:
+  Downpour(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging)
+      : options_(options),
+        centre_(parts.model, centre_store(parts.store, averaging, options.averaging_rate)),
+        ties_(options.replicas, [&](int i) { return std::make_unique<DownpourTie>(i, parts, options, pushes_); }) {}
+
+  Tie& tie(int replica) override { return ties_[replica]; }
+  std::vector<Role> roles(std::int64_t) override {
+    return {{.name = "centre", .run = [this](Context& me) {
+               serve_until_all_left(me, pushes_, options_.replicas, [&](Push push) { serve(me, push); });
+             }}};
+  }
+  void replica_left(Context& me, int replica) override {
+    Push farewell;
+    farewell.replica = replica;
+    farewell.leaves = true;
+    send(me, pushes_, std::move(farewell));
+  }
+  WeightStore& answer() override { return centre_; }
+
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::serialize::OutputArchive centre(archive.compilation_unit());
+    centre_.save(centre);
+    archive.write("centre", centre);
+    for (int i = 0; i < options_.replicas; ++i) {
+      torch::serialize::OutputArchive part(archive.compilation_unit());
+      ties_[i].save(part);
+      archive.write("tie" + std::to_string(i), part);
+    }
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::serialize::InputArchive centre;
+    archive.read("centre", centre);
+    centre_.load(centre);
+    for (int i = 0; i < options_.replicas; ++i) {
+      torch::serialize::InputArchive part;
+      archive.read("tie" + std::to_string(i), part);
+      ties_[i].load(part);
+    }
+  }
+
+ private:
+  void serve(Context& me, const Push& push) {
+    Pull pull;
+    for (int block = push.blocks.first; block < push.blocks.last; ++block) {
+      const auto local = static_cast<std::size_t>(block - push.blocks.first);
+      pull.centre.push_back(centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
+        // Nobody else was here since: c + (x - c) is x, without the rounding.
+        const bool alone = now.version == push.centre_versions[local];
+        for (std::size_t i = 0; i < next.size(); ++i) {
+          if (alone) {
+            next[i].copy_(push.weights[local]->tensors[i]);
+          } else {
+            torch::add_out(next[i], now.tensors[i], push.moved[local][i]);
+          }
+        }
+      }));
+    }
+    send(me, Channel<Pull>{{push.answer_to, 1}}, std::move(pull));
+  }
+
+  CouplingOptions options_;
+  Channel<Push> pushes_{{"pushes", unbounded}};
+  WeightStore centre_;
+  Ties<DownpourTie> ties_;
+};
+
+}  // namespace
+
+Made make_downpour(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<Downpour>(parts, options, "none");
+}
+
+Made make_adownpour(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<Downpour>(parts, options, "mean");
+}
+
+Made make_mvadownpour(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<Downpour>(parts, options, "moving");
+}
+
+}  // namespace rubato::coupling_detail

@@ -1,0 +1,173 @@
+#include <map>
+
+#include "couplings/elastic_rule.h"
+#include "couplings/parts.h"
+#include "rubato/core/error.h"
+
+namespace rubato::coupling_detail {
+namespace {
+
+/// A replica shows its weights to the centre.
+struct Visit final : Message {
+  int replica = -1;
+  BlockRange blocks;
+  std::int64_t step = -1;
+  BlockSets weights;
+  bool leaves = false;
+  std::size_t bytes() const override { return bytes_of(weights); }
+  std::int64_t batch() const override { return step; }
+};
+
+/// What pulls the replica back.
+struct Force final : Message {
+  BlockTensors force;
+  std::size_t bytes() const override { return bytes_of(force); }
+};
+
+Channel<Force> forces(const std::string& prefix, BlockRange blocks) {
+  return {{"force/" + prefix + std::to_string(blocks.first), unbounded}};
+}
+
+/// Deep learning with elastic averaging SGD (Zhang, Choromanska, LeCun 2015). Every `period` steps of its own clock a replica
+/// shows the centre the weights s that its gradient is about to be evaluated at (Algorithm 1, line 4; EAMSGD: the iterate without
+/// its look-ahead, Algorithm 2). While the gradient is computed the centre answers with the force alpha (s - c), by which it has
+/// moved; at the end of the step the replica moves back by the same force. So the exchange costs no waiting unless the centre is
+/// slower than a gradient, and the gradient is that of the weights before the pull.
+class ElasticTie final : public Tie {
+ public:
+  ElasticTie(int replica, const CouplingOptions& options, const Channel<Visit>& visits)
+      : replica_(replica), prefix_(options.prefixes.at(replica)), period_(options.period), visits_(visits) {}
+
+  void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
+                   std::int64_t step) override {
+    if (step % period_ != 0) return;
+    Visit visit;
+    visit.replica = replica_;
+    visit.blocks = blocks;
+    visit.step = step;
+    if (store.options().optimizer.nesterov) {
+      visit.weights = iterates(me, store, blocks);
+    } else {
+      for (const Snapshot& snapshot : weights) visit.weights.push_back(snapshot.parameters);
+    }
+    send(me, visits_, std::move(visit));
+  }
+
+  void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
+    if (step % period_ != 0) return;
+    const Force force = receive(me, forces(prefix_, blocks));
+    for (int block = blocks.first; block < blocks.last; ++block) {
+      const auto& pull = force.force.at(static_cast<std::size_t>(block - blocks.first));
+      store.update(me, block, "pull", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
+        for (std::size_t i = 0; i < next.size(); ++i) torch::sub_out(next[i], now.tensors[i], pull[i]);
+      });
+    }
+  }
+
+ private:
+  int replica_;
+  std::string prefix_;
+  std::int64_t period_;
+  Channel<Visit> visits_;
+};
+
+class Elastic : public Coupling {
+ public:
+  Elastic(const CouplingParts& parts, const CouplingOptions& options)
+      : options_(options),
+        centre_(parts.model, centre_store(parts.store, "none", 0)),
+        ties_(options.replicas, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {}
+
+  Tie& tie(int replica) override { return ties_[replica]; }
+  std::vector<Role> roles(std::int64_t) override {
+    return {{.name = "centre", .run = [this](Context& me) {
+               serve_until_all_left(me, visits_, options_.replicas, [&](Visit visit) { serve(me, std::move(visit)); });
+             }}};
+  }
+  void replica_left(Context& me, int replica) override {
+    Visit farewell;
+    farewell.replica = replica;
+    farewell.leaves = true;
+    send(me, visits_, std::move(farewell));
+  }
+  WeightStore& answer() override { return centre_; }
+  void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
+  void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
+
+ protected:
+  virtual void serve(Context& me, Visit visit) = 0;
+
+  /// c += sum of alpha (x_i - c) over `visits`, all of the same blocks and against the same c (Jacobi order); answers each.
+  void exchange(Context& me, std::vector<Visit> visits) {
+    const BlockRange blocks = visits.front().blocks;
+    std::vector<BlockTensors> answers(visits.size());
+    for (int block = blocks.first; block < blocks.last; ++block) {
+      const auto local = static_cast<std::size_t>(block - blocks.first);
+      centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
+        for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(now.tensors[i]);
+        for (std::size_t v = 0; v < visits.size(); ++v) {
+          auto force = elastic_force(visits[v].weights[local]->tensors, now.tensors, options_.moving_rate);
+          for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force[i]);
+          answers[v].push_back(std::move(force));
+        }
+      });
+    }
+    for (std::size_t v = 0; v < visits.size(); ++v) {
+      Force force;
+      force.force = std::move(answers[v]);
+      send(me, forces(options_.prefixes.at(visits[v].replica), blocks), std::move(force));
+    }
+  }
+
+  CouplingOptions options_;
+
+ private:
+  Channel<Visit> visits_{{"visits", unbounded}};
+  WeightStore centre_;
+  Ties<ElasticTie> ties_;
+};
+
+/// Asynchronous EASGD and, with a look-ahead optimizer in the replicas, EAMSGD: visits are served as they come.
+class AsyncElastic final : public Elastic {
+ public:
+  using Elastic::Elastic;
+
+ private:
+  void serve(Context& me, Visit visit) override {
+    std::vector<Visit> one;
+    one.push_back(std::move(visit));
+    exchange(me, std::move(one));
+  }
+};
+
+/// Synchronous EASGD: the visits of all replicas in the same step are served together,
+///   x_i' = x_i - eta g_i - alpha (x_i - c),  c' = c + alpha sum_i (x_i - c).
+class SyncElastic final : public Elastic {
+ public:
+  using Elastic::Elastic;
+
+ private:
+  void serve(Context& me, Visit visit) override {
+    const auto key = std::pair(visit.step, visit.blocks.first);
+    auto& round = rounds_[key];
+    round.emplace(visit.replica, std::move(visit));
+    if (static_cast<int>(round.size()) < options_.replicas) return;
+    std::vector<Visit> visits;  // in order of replica: same bits whoever came first
+    for (auto& [replica, one] : round) visits.push_back(std::move(one));
+    rounds_.erase(key);
+    exchange(me, std::move(visits));
+  }
+  std::map<std::pair<std::int64_t, int>, std::map<int, Visit>> rounds_;
+};
+
+}  // namespace
+
+Made make_easgd(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<SyncElastic>(parts, options);
+}
+
+Made make_async_easgd(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<AsyncElastic>(parts, options);
+}
+
+}  // namespace rubato::coupling_detail

@@ -1,0 +1,47 @@
+#include "couplings/parts.h"
+
+namespace rubato::coupling_detail {
+namespace {
+
+/// Local SGD: after every `period` steps each replica waits for the others and goes on from the mean of all. Momentum stays with
+/// its replica.
+class LocalSgdTie final : public Tie {
+ public:
+  LocalSgdTie(int replica, const CouplingOptions& options)
+      : replica_(replica), replicas_(options.replicas), period_(options.period) {}
+
+  void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
+    if (!period_ends(step, period_)) return;
+    // A name per step: several workers of one replica may be at the end of different periods.
+    const GroupSpec group{"mean/" + std::to_string(blocks.first) + "/" + std::to_string(step), replicas_};
+    const BlockSets mine = iterates(me, store, blocks);
+    const BlockTensors means = mean_over(me, group, replica_, mine);
+    for (std::size_t local = 0; local < mine.size(); ++local) {
+      move_towards(me, store, blocks.first + static_cast<int>(local), "mean", *mine[local], means[local]);
+    }
+  }
+
+ private:
+  int replica_, replicas_;
+  std::int64_t period_;
+};
+
+class LocalSgd final : public Coupling {
+ public:
+  LocalSgd(const CouplingParts& parts, const CouplingOptions& options)
+      : mean_(parts), ties_(options.replicas, [&](int i) { return std::make_unique<LocalSgdTie>(i, options); }) {}
+  Tie& tie(int replica) override { return ties_[replica]; }
+  WeightStore& answer() override { return mean_.refreshed(); }
+
+ private:
+  MeanStore mean_;
+  Ties<LocalSgdTie> ties_;
+};
+
+}  // namespace
+
+Made make_local_sgd(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<LocalSgd>(parts, options);
+}
+
+}  // namespace rubato::coupling_detail

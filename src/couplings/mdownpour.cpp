@@ -1,0 +1,89 @@
+#include "couplings/parts.h"
+
+namespace rubato::coupling_detail {
+namespace {
+
+struct Push final : Message {
+  BlockGradient gradient;
+  std::string answer_to;
+  bool leaves = false;
+  std::size_t bytes() const override { return bytes_of(gradient.gradients); }
+  std::int64_t batch() const override { return gradient.batch; }
+};
+
+struct Pull final : Message {
+  TensorSetPtr centre;
+  std::size_t bytes() const override { return bytes_of(centre->tensors); }
+};
+
+/// The replica's part of MDOWNPOUR: each block's gradient goes to the centre as soon as it exists, and the block goes on from
+/// what the centre answers. The clock of a replica's block is the centre's, so that the centre knows how old each gradient is.
+class MomentumDownpourTie final : public Tie {
+ public:
+  explicit MomentumDownpourTie(const Channel<Push>& pushes) : pushes_(pushes) {}
+
+  void gradient_ready(Context& me, WeightStore& store, BlockGradient gradient) override {
+    const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
+    const int block = gradient.block;
+    Push push;
+    push.gradient = std::move(gradient);
+    push.answer_to = pulls.name;
+    send(me, pushes_, std::move(push));
+    const Pull pull = receive(me, pulls);
+    store.update(
+        me, block, "pull",
+        [&](const TensorSet&, std::vector<torch::Tensor>& next) {
+          for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(pull.centre->tensors[i]);
+        },
+        pull.centre->clock);
+  }
+
+ private:
+  Channel<Push> pushes_;
+};
+
+/// MDOWNPOUR (Zhang, Choromanska, LeCun 2015): Nesterov momentum at the centre, period 1. The centre holds the look-ahead point
+/// x + delta v, which is where the replicas evaluate: v = delta v - eta g, c = c - eta g + delta v. That is what torch's SGD with
+/// Nesterov momentum does to the centre.
+class MomentumDownpour final : public Coupling {
+ public:
+  MomentumDownpour(const CouplingParts& parts, const CouplingOptions& options)
+      : options_(options), centre_(parts.model, parts.store), tie_(pushes_) {}
+
+  Tie& tie(int) override { return tie_; }
+  std::vector<Role> roles(std::int64_t) override {
+    return {{.name = "centre", .run = [this](Context& me) {
+               serve_until_all_left(me, pushes_, options_.replicas, [&](Push push) { serve(me, std::move(push)); });
+             }}};
+  }
+  void replica_left(Context& me, int) override {
+    Push farewell;
+    farewell.leaves = true;
+    send(me, pushes_, std::move(farewell));
+  }
+  WeightStore& answer() override { return centre_; }
+  void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
+  void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
+
+ private:
+  void serve(Context& me, Push push) {
+    BlockGradient& gradient = push.gradient;
+    centre_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
+    Pull pull;
+    pull.centre = centre_.read(me, gradient.block).parameters;
+    send(me, Channel<Pull>{{push.answer_to, 1}}, std::move(pull));
+  }
+
+  CouplingOptions options_;
+  Channel<Push> pushes_{{"pushes", unbounded}};
+  WeightStore centre_;
+  MomentumDownpourTie tie_;
+};
+
+}  // namespace
+
+Made make_mdownpour(const CouplingParts& parts, const CouplingOptions& options) {
+  return std::make_unique<MomentumDownpour>(parts, options);
+}
+
+}  // namespace rubato::coupling_detail

@@ -1,0 +1,206 @@
+#include "rubato/train/job.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+
+#include "rubato/core/error.h"
+#include "rubato/model/digest.h"
+
+namespace rubato {
+namespace {
+
+constexpr int statistics_batches = 32;  // a running mean with momentum 0.1 forgets what was before: 0.9^32 = 3%
+
+std::vector<BlockRange> ranges_of(const ScheduleOptions& schedule, int blocks) {
+  std::vector<BlockRange> ranges;
+  int first = 0;
+  for (const int cut : schedule.cuts) {
+    ranges.push_back({first, cut});
+    first = cut;
+  }
+  ranges.push_back({first, blocks});
+  return ranges;
+}
+
+std::vector<std::string> prefixes_of(int replicas) {
+  std::vector<std::string> prefixes(1);
+  if (replicas == 1) return prefixes;
+  prefixes.clear();
+  for (int i = 0; i < replicas; ++i) prefixes.push_back(fmt::format("r{}/", i));
+  return prefixes;
+}
+
+bool has_buffers(const Model& model) {
+  for (const Block& block : model.blocks) {
+    if (!block.module.ptr()->buffers().empty()) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+struct Job::Member {
+  Member(const Model& model, const StoreOptions& options, std::shared_ptr<const BatchMaker> batches, std::int64_t prefetch,
+         Shard shard, const std::shared_ptr<StopTogether>& together)
+      : store(model, options), source(std::move(batches), prefetch, shard, together) {}
+
+  WeightStore store;
+  BatchSource source;
+  std::unique_ptr<Replica> replica;
+  std::unique_ptr<Schedule> schedule;
+  std::atomic<int> roles_at_work{0};
+};
+
+Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
+  const int count = parts_.coupling.replicas;
+  parts_.coupling.ranges = ranges_of(parts_.schedule, static_cast<int>(model.blocks.size()));
+  parts_.coupling.prefixes = prefixes_of(count);
+  std::vector<WeightStore*> stores;
+  for (int i = 0; i < count; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.at(index);
+    members_.push_back(
+        std::make_unique<Member>(model, parts_.store, parts_.batches.at(index), parts_.prefetch, shard, together_));
+    stores.push_back(&members_.back()->store);
+  }
+  coupling_ = find_coupling(parts_.coupling.name).make({model, parts_.store, stores}, parts_.coupling);
+  for (int i = 0; i < count; ++i) {
+    Member& member = *members_[static_cast<std::size_t>(i)];
+    StageOptions stage = parts_.stage;
+    stage.seed += static_cast<std::uint64_t>(i);
+    member.replica =
+        std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, coupling_->tie(i),
+                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)]});
+    member.schedule = find_schedule(parts_.schedule.name).make(*member.replica, parts_.schedule);
+  }
+}
+
+Job::~Job() = default;
+
+const WeightStore& Job::store(int replica) const {
+  return members_.at(static_cast<std::size_t>(replica))->store;
+}
+
+void Job::open(std::int64_t begin, std::int64_t end) {
+  begin_ = begin;
+  answer_ = nullptr;
+  for (const auto& member : members_) member->source.open(begin, end);
+}
+
+std::int64_t Job::position() const {
+  return members_.front()->source.position();
+}
+
+std::vector<Role> Job::roles() {
+  const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
+  std::vector<Role> all;
+  for (int i = 0; i < replicas(); ++i) {
+    Member& member = *members_[static_cast<std::size_t>(i)];
+    std::vector<Role> roles = member.schedule->roles();
+    member.roles_at_work = static_cast<int>(roles.size());
+    for (Role& role : roles) {
+      all.push_back({.name = role.name,
+                     .run =
+                         [this, i, &member, run = std::move(role.run)](Context& me) {
+                           run(me);
+                           if (--member.roles_at_work == 0) coupling_->replica_left(me, i);
+                         },
+                     .device = i * width + role.device});
+    }
+  }
+  const int centre_device = replicas() * width;
+  for (Role& role : coupling_->roles(begin_)) {
+    role.device = find_coupling(parts_.coupling.name).extra_roles > 0 ? centre_device : role.device * width;
+    all.push_back(std::move(role));
+  }
+  return all;
+}
+
+const WeightStore& Job::answer() {
+  if (answer_ != nullptr) return *answer_;
+  answer_ = &coupling_->answer();
+  if (coupling_->answer_needs_statistics() && has_buffers(model_)) {
+    refresh_statistics(model_, *answer_, *parts_.batches.front(), parts_.stage, statistics_batches);
+  }
+  return *answer_;
+}
+
+StalenessCount Job::staleness(int block) const {
+  StalenessCount all;
+  for (const auto& member : members_) {
+    const StalenessCount one = member->store.staleness(block);
+    all.updates += one.updates;
+    all.sum += one.sum;
+    all.max = std::max(all.max, one.max);
+  }
+  return all;
+}
+
+bool Job::finite() const {
+  return std::all_of(members_.begin(), members_.end(), [](const auto& member) { return member->store.finite(); });
+}
+
+std::string Job::digest() const {
+  if (members_.size() == 1) return members_.front()->store.digest();
+  Digest digest;
+  for (const auto& member : members_) {
+    const std::string one = member->store.digest();
+    digest.add_bytes(one.data(), one.size());
+  }
+  return digest.hex();
+}
+
+void Job::save(torch::serialize::OutputArchive& archive) const {
+  for (int i = 0; i < replicas(); ++i) {
+    const Member& member = *members_[static_cast<std::size_t>(i)];
+    torch::serialize::OutputArchive part(archive.compilation_unit()), store(archive.compilation_unit()),
+        in_flight(archive.compilation_unit());
+    member.store.save(store);
+    member.schedule->save(in_flight);
+    part.write("store", store);
+    part.write("schedule", in_flight);
+    archive.write(fmt::format("replica{}", i), part);
+  }
+  torch::serialize::OutputArchive coupling(archive.compilation_unit());
+  coupling_->save(coupling);
+  archive.write("coupling", coupling);
+}
+
+void Job::load(torch::serialize::InputArchive& archive) {
+  for (int i = 0; i < replicas(); ++i) {
+    Member& member = *members_[static_cast<std::size_t>(i)];
+    torch::serialize::InputArchive part, store, in_flight;
+    archive.read(fmt::format("replica{}", i), part);
+    part.read("store", store);
+    part.read("schedule", in_flight);
+    member.store.load(store);
+    member.schedule->load(in_flight);
+  }
+  torch::serialize::InputArchive coupling;
+  archive.read("coupling", coupling);
+  coupling_->load(coupling);
+  answer_ = nullptr;
+}
+
+void refresh_statistics(const Model& model, WeightStore& store, const BatchMaker& maker, const StageOptions& options,
+                        int batches) {
+  torch::NoGradGuard no_grad;
+  Bystander me;
+  StageOptions plain = options;
+  plain.stale_weights = StaleWeights::stashed;
+  const Stage stage(model, 0, static_cast<int>(model.blocks.size()), plain);
+  for (int i = 0; i < batches; ++i) {
+    std::vector<Snapshot> weights;
+    for (int block = 0; block < store.block_count(); ++block) {
+      weights.push_back({store.result(block).parameters, store.read(me, block).buffers});
+    }
+    std::vector<std::vector<torch::Tensor>> after;
+    stage.forward(weights, maker.make(i).input, i, &after);
+    for (int block = 0; block < store.block_count(); ++block) {
+      store.merge_buffers(me, block, weights[static_cast<std::size_t>(block)].buffers, after[static_cast<std::size_t>(block)]);
+    }
+  }
+}
+
+}  // namespace rubato
