@@ -10,15 +10,16 @@
 #include <sstream>
 
 #include "rubato/train/trace.h"
-#include "support/lab.h"
+#include "support/herd.h"
 
 namespace rubato {
 namespace {
 
 struct Scenario {
   const char* file;
-  const char* story;
+  std::string story;
   ScheduleOptions schedule;
+  CouplingOptions coupling = {};
 };
 
 void PrintTo(const Scenario& scenario, std::ostream* out) {
@@ -38,12 +39,48 @@ std::vector<Scenario> scenarios() {
            {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}}};
 }
 
+/// Three replicas of one block, forward 1 s and backward 2 s; the second takes 0.5 s more for everything it computes, the third 1
+/// s.
+std::vector<Scenario> coupled_scenarios() {
+  const auto three = [](const char* file, const std::string& story, const char* name, std::int64_t period) {
+    return Scenario{file,
+                    "three replicas, the second slower than the first, the third slower still: " + story,
+                    {.name = "serial"},
+                    {.name = name, .replicas = 3, .period = period, .moving_rate = 0.25}};
+  };
+  return {three("allreduce", "each waits for the mean gradient in every step", "allreduce", 1),
+          three("easgd", "every second step all show their weights, and the centre answers when the last has come", "easgd", 2),
+          three("async_easgd", "every second step each visits the centre as its gradient begins and is pulled back as it ends",
+                "async-easgd", 2),
+          three("eamsgd", "as async-easgd; what is shown is the iterate without its look-ahead", "eamsgd", 2),
+          three("downpour", "after every second step each pushes what it learned and goes on from the centre", "downpour", 2),
+          three("adownpour", "as downpour; the centre also keeps a mean", "adownpour", 2),
+          three("mvadownpour", "as downpour; the centre also keeps a moving average", "mvadownpour", 2),
+          three("mdownpour", "each gradient goes to the centre, which answers with its weights", "mdownpour", 1),
+          three("admm", "the centre gives one turn after the other", "admm", 1),
+          three("local_sgd", "after every second step all wait and go on from the mean", "local-sgd", 2),
+          three("lap", "after every second step averagers meet; workers go on meanwhile", "lap", 2)};
+}
+
+std::string coupled_transcript(const Scenario& scenario) {
+  Trace trace;
+  StoreOptions store = test::sgd(0.1, 0.5, 0);
+  store.optimizer.nesterov = find_coupling(scenario.coupling.name).look_ahead;
+  test::Herd herd(test::noisy_quadratic(1),
+                  {.schedule = scenario.schedule, .coupling = scenario.coupling, .store = store, .costs = {{1, 2, 0}}});
+  const auto runtime = make_simulator(test::Herd::ideal_platform(4),
+                                      {.delays = {{"r1/worker-0", 500, 500}, {"r2/worker-0", 1000, 1000}}, .events = &trace});
+  herd.run(*runtime, 0, 4);
+  return trace.transcript();
+}
+
 std::string transcript(const Scenario& scenario) {
+  if (scenario.coupling.name != "none") return coupled_transcript(scenario);
   Trace trace;
   test::Lab lab(test::small_model("mlp"),
                 {.schedule = scenario.schedule, .store = test::sgd(), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
   // Links are so fast that times stay whole seconds: what is told is the order of things.
-  lab.run(*make_simulator({.hosts = 3, .link_bytes_per_second = 1e15, .link_latency_seconds = 0}, {.events = &trace}), 0, 4);
+  lab.run(*make_simulator(test::Herd::ideal_platform(3), {.events = &trace}), 0, 4);
   return trace.transcript();
 }
 
@@ -90,6 +127,8 @@ TEST_P(ScenarioTest, goes_the_same_way_twice) {
   EXPECT_EQ(fresh_transcript(GetParam()), first);
 }
 
+INSTANTIATE_TEST_SUITE_P(Coupled, ScenarioTest, ::testing::ValuesIn(coupled_scenarios()),
+                         [](const auto& info) { return info.param.file; });
 INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, ::testing::ValuesIn(scenarios()), [](const auto& info) { return info.param.file; });
 
 }  // namespace
