@@ -2,10 +2,6 @@
 //
 // Every round measures each contender once, in turn, so that a slow moment of the machine hits all; the median over rounds
 // counts. Memory is the peak of a process of its own per method.
-#include <fmt/format.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,66 +11,10 @@
 #include <thread>
 
 #include "allocator/allocator.h"
-#include "rubato/train/plan.h"
-#include "rubato/train/process.h"
+#include "support.h"
 
-namespace rubato {
+namespace rubato::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-class Ignore final : public StepObserver {
- public:
-  void step(const StepReport&) override {}
-};
-
-TrainOptions base_options() {
-  TrainOptions options;
-  options.model = "resnet8";
-  options.stages = 2;
-  options.lr = 0.05;
-  options.steps = 1'000'000;
-  return options;
-}
-
-TrainOptions with(const std::string& schedule, const std::string& precision = "fp32") {
-  TrainOptions options = base_options();
-  options.schedule = schedule;
-  options.precision = precision;
-  return options;
-}
-
-/// One replica and its schedule, kept between rounds.
-class Contender {
- public:
-  explicit Contender(const TrainOptions& options)
-      : plan_(make_plan(options)),
-        store_(plan_.model, plan_.store),
-        source_(plan_.batches, plan_.options.prefetch),
-        replica_{plan_.model, store_, source_, ignore_, plan_.stage, {}},
-        schedule_(find_schedule(options.schedule).make(replica_, plan_.schedule)),
-        runtime_(make_thread_runtime(plan_.roles)) {}
-
-  /// Seconds per batch over `batches` more batches.
-  double seconds_per_batch(std::int64_t batches) {
-    source_.open(next_, next_ + batches);
-    next_ += batches;
-    const auto begin = Clock::now();
-    runtime_->run(schedule_->roles());
-    return std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(batches);
-  }
-  const Plan& plan() const { return plan_; }
-
- private:
-  Plan plan_;
-  WeightStore store_;
-  BatchSource source_;
-  Ignore ignore_;
-  Replica replica_;
-  std::unique_ptr<Schedule> schedule_;
-  std::unique_ptr<Runtime> runtime_;
-  std::int64_t next_ = 0;
-};
 
 /// The loop everybody writes by hand: one module, one optimizer, backward(). What it takes is torch's; the rest of serial's time
 /// is the engine's.
@@ -119,7 +59,7 @@ class PlainLoop {
 /// Two plain loops side by side that share nothing: what the second processor of this machine is worth, the limit of all others.
 class TwoPlainLoops {
  public:
-  TwoPlainLoops() : first_(with("serial")), second_(with("serial")) {}
+  TwoPlainLoops() : first_(base_options("serial")), second_(base_options("serial")) {}
 
   double seconds_per_batch(std::int64_t batches) {
     const auto begin = Clock::now();
@@ -137,11 +77,6 @@ class TwoPlainLoops {
   PlainLoop first_, second_;
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 bool has_amx() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
@@ -150,15 +85,11 @@ bool has_amx() {
   return false;
 }
 
-void row(const std::string& name, double value, const std::string& unit, const std::string& wanted, bool held) {
-  fmt::print("| {} | {:.3f}{} | {} | {} |\n", name, value, unit, wanted, held ? "yes" : "NO");
-}
-
 int speed(int rounds, int batches) {
-  PlainLoop plain(with("serial"));
+  PlainLoop plain(base_options("serial"));
   TwoPlainLoops two_plain;
-  Contender serial(with("serial")), bf16(with("serial", "bf16")), hogwild(with("hogwild")), ddg(with("ddg")),
-      pd_asgd(with("pd-asgd"));
+  Contender serial(base_options("serial")), bf16(base_options("serial", "bf16")), hogwild(base_options("hogwild")),
+      ddg(base_options("ddg")), pd_asgd(base_options("pd-asgd"));
   const std::vector<std::pair<std::string, std::function<double(int)>>> contenders = {
       {"plain", [&](int n) { return plain.seconds_per_batch(n); }},
       {"two plain", [&](int n) { return two_plain.seconds_per_batch(n); }},
@@ -193,35 +124,6 @@ int speed(int rounds, int batches) {
   return 0;
 }
 
-/// Peak resident bytes of a process that runs `batches` batches; the first of the pair is after a tenth of them.
-std::pair<double, double> peak_bytes(const TrainOptions& options, std::int64_t batches) {
-  int pipe_ends[2];
-  if (pipe(pipe_ends) != 0) return {0, 0};
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    Contender contender(options);
-    double peaks[2];
-    const auto peak = [] {
-      rusage usage{};
-      getrusage(RUSAGE_SELF, &usage);
-      return static_cast<double>(usage.ru_maxrss) * 1024;
-    };
-    contender.seconds_per_batch(std::max<std::int64_t>(1, batches / 10));
-    peaks[0] = peak();
-    contender.seconds_per_batch(batches - batches / 10);
-    peaks[1] = peak();
-    const ssize_t written = write(pipe_ends[1], peaks, sizeof peaks);
-    _exit(written == sizeof peaks ? 0 : 1);
-  }
-  close(pipe_ends[1]);
-  double peaks[2] = {0, 0};
-  const ssize_t got = read(pipe_ends[0], peaks, sizeof peaks);
-  close(pipe_ends[0]);
-  waitpid(child, nullptr, 0);
-  return got == sizeof peaks ? std::pair{peaks[0], peaks[1]} : std::pair{0.0, 0.0};
-}
-
 /// The passes that theory lets DDG hold: module k of K has K - k + 1 in flight, K (K + 1) / 2 module-passes in all. The size of
 /// one pass of each module is measured by holding some.
 double theoretical_passes(const TrainOptions& options) {
@@ -252,9 +154,9 @@ double theoretical_passes(const TrainOptions& options) {
 int memory() {
   constexpr double mib = 1024 * 1024;
   fmt::print("\n| memory | measured | wanted | held |\n| --- | --- | --- | --- |\n");
-  const double serial = peak_bytes(with("serial"), 40).second;
+  const double serial = peak_bytes(base_options("serial"), 40).second;
   for (const int stages : {2, 3, 4}) {
-    TrainOptions options = with("ddg");
+    TrainOptions options = base_options("ddg");
     options.stages = stages;
     options.cuts = stages == 2 ? "2" : stages == 3 ? "2,3" : "1,2,3";
     const double measured = peak_bytes(options, 40).second, passes = theoretical_passes(options);
@@ -263,7 +165,7 @@ int memory() {
         fmt::format("<= {:.0f} MiB = 1.1 (serial {:.0f} + passes {:.0f})", bound / mib, serial / mib, passes / mib),
         measured <= bound);
   }
-  TrainOptions tiny = with("pd-asgd");
+  TrainOptions tiny = base_options("pd-asgd");
   tiny.model = "mlp";
   tiny.batch_size = 16;
   const auto [early, late] = peak_bytes(tiny, 10'000);
@@ -272,7 +174,7 @@ int memory() {
 }
 
 }  // namespace
-}  // namespace rubato
+}  // namespace rubato::bench
 
 int main(int argc, char** argv) {
   rubato::prepare_process();
@@ -282,6 +184,6 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: bench_engine [rounds, 3] [batches per round, 120]\n");
     return 2;
   }
-  rubato::memory();
-  return rubato::speed(rounds, batches);
+  rubato::bench::memory();
+  return rubato::bench::speed(rounds, batches);
 }
