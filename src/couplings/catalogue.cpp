@@ -85,7 +85,7 @@ const std::vector<CouplingEntry>& couplings() {
        .fixed_protocol = true},
       {.name = "lap",
        .summary = "every --period steps averagers add the difference to the mean; workers never wait",
-       .paper = "Mohamad, Aktas, Chatterjee 2022, arXiv 2203.06638",
+       .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
        .make = make_lap,
        .default_period = 16,
        .shards_data = true},

@@ -55,7 +55,7 @@ const std::vector<ScheduleEntry>& schedules() {
       {.name = "lpp",
        .summary =
            "hogwild whose workers alternate whole gradients with those of a part of their own (--workers, --partial-after)",
-       .paper = "Mohamad, Aktas, Chatterjee 2022, arXiv 2203.06638",
+       .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
        .width = [](const ScheduleOptions& o) { return o.workers; },
        .make = make_lpp,
        .uses_cuts = false,

@@ -36,7 +36,7 @@ std::vector<BlockRange> parts_of(const Model& model, int count) {
   return parts;
 }
 
-/// LPP-SGD, locally partitioned parallel SGD (Mohamad, Aktas, Chatterjee 2022): Hogwild! whose workers take turns, batch by
+/// LPP-SGD, locally partitioned parallel SGD (Chatterjee, Kungurtsev, Alistarh 2022): Hogwild! whose workers take turns, batch by
 /// batch, between a gradient of the whole model and one of their own part of it, for which the backward pass ends at the part's
 /// first block and computes nothing but error gradients above it:
 ///   w <- w - rate * grad f(w_read),   then   w_[p] <- w_[p] - rate * grad_[p] f(w_read).
