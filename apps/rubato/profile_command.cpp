@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "option_flags.h"
+#include "rubato/schedules/pipeline.h"
 #include "rubato/train/cuts.h"
 #include "rubato/train/files.h"
 #include "rubato/train/plan.h"
@@ -38,6 +39,21 @@ double ideal_speedup(const std::vector<BlockCost>& costs, const std::vector<int>
   return slowest > 0 ? all / slowest : 1;
 }
 
+/// What a synchronous pipeline would do with one batch; needs neither model nor data.
+int print_pipeline(const std::string& name, const TrainOptions& given) {
+  TrainOptions options = given;
+  options.schedule = pipeline_names().front();  // so that --stages counts
+  options = resolve(options);
+  const PipelinePlan plan = make_pipeline_plan(name, options.stages, options.micro_batches);
+  fmt::print("{} with {} stages and {} micro-batches; a forward takes 1, a backward 2\n\n{}\n", name, options.stages,
+             options.micro_batches, drawing(plan));
+  for (std::size_t k = 0; k < plan.stages.size(); ++k) {
+    fmt::print("stage {}: {}  (peak activations {})\n", k, to_text(plan.stages[k]), peak_live_activations(plan.stages[k]));
+  }
+  fmt::print("bubble: {:.1f}% of the stages' time\n", 100 * bubble_ratio(plan));
+  return 0;
+}
+
 int profile_model(const TrainOptions& given, const std::string& output, int repeats) {
   TrainOptions options = given;
   options.schedule = "serial";
@@ -63,7 +79,7 @@ int profile_model(const TrainOptions& given, const std::string& output, int repe
 void add_profile(CLI::App& app, Chosen& chosen) {
   struct Arguments {
     TrainOptions flags;
-    std::string config_file, output;
+    std::string config_file, output, pipeline;
     int repeats = 10;
   };
   auto arguments = std::make_shared<Arguments>();
@@ -72,11 +88,14 @@ void add_profile(CLI::App& app, Chosen& chosen) {
   command->add_option("--repeats", arguments->repeats, "measured steps; the median counts")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
+  command->add_option("--pipeline", arguments->pipeline,
+                      "print instead what a pipeline of --stages and --micro-batches does, and when: " + join(pipeline_names()));
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] {
     chosen = [=] {
-      return profile_model(given_options(*command, arguments->flags, arguments->config_file), arguments->output,
-                           arguments->repeats);
+      const TrainOptions options = given_options(*command, arguments->flags, arguments->config_file);
+      if (!arguments->pipeline.empty()) return print_pipeline(arguments->pipeline, options);
+      return profile_model(options, arguments->output, arguments->repeats);
     };
   });
 }

@@ -31,9 +31,9 @@ class LapTie final : public Tie {
   std::int64_t period_;
 };
 
-/// LAP-SGD, locally asynchronous parallel SGD (Chatterjee, Kungurtsev, Alistarh 2022): beside each replica's workers an averager takes
-/// a snapshot, averages it with the others and adds the difference, so that what the workers did meanwhile is kept. Workers never
-/// wait.
+/// LAP-SGD, locally asynchronous parallel SGD (Chatterjee, Kungurtsev, Alistarh 2022): beside each replica's workers an averager
+/// takes a snapshot, averages it with the others and adds the difference, so that what the workers did meanwhile is kept. Workers
+/// never wait.
 class Lap final : public Coupling {
  public:
   Lap(const CouplingParts& parts, const CouplingOptions& options)

@@ -94,14 +94,15 @@ void Stage::replay(Pass& pass, std::vector<Snapshot> weights) const {
   run(pass, nullptr);
 }
 
-std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor& grad) const {
+std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const {
   Pass::BlockPass block = std::move(pass.blocks_.at(local));
   pass.output_.reset();
-  std::vector<torch::Tensor> inputs = block.instance->parameters;
-  const bool input_gradient = block.input.requires_grad();
+  std::vector<torch::Tensor> inputs;
+  if (wanted != Wanted::input) inputs = block.instance->parameters;
+  const bool input_gradient = wanted != Wanted::parameters && block.input.requires_grad();
   if (input_gradient) inputs.push_back(block.input);
   std::vector<torch::Tensor> gradients(inputs.size());
-  if (block.output.requires_grad() && grad.defined()) {
+  if (block.output.requires_grad() && grad.defined() && !inputs.empty()) {
     gradients = torch::autograd::grad({block.output}, inputs, {grad}, /*retain_graph=*/false, /*create_graph=*/false,
                                       /*allow_unused=*/true);
   }
@@ -110,6 +111,7 @@ std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor&
     grad = gradients.back();
     gradients.pop_back();
   }
+  gradients.resize(block.instance->parameters.size());
   return gradients;
 }
 

@@ -5,11 +5,17 @@
 namespace rubato {
 namespace {
 
-double cost(const Replica& replica, int block, double BlockCost::*part) {
-  return replica.costs.empty() ? 0 : replica.costs.at(block).*part;
+/// Which gradients of `block` a walk for `part` needs.
+Wanted wanted_of(int block, BlockRange part) {
+  if (block >= part.last) return Wanted::input;
+  return block == part.first && block > 0 ? Wanted::parameters : Wanted::both;
 }
 
 }  // namespace
+
+double seconds_of(const Replica& replica, int block, double BlockCost::*part) {
+  return replica.costs.empty() ? 0 : replica.costs.at(block).*part;
+}
 
 Publish parse_publish(const std::string& name) {
   if (name == "block") return Publish::block;
@@ -36,7 +42,7 @@ void end_step(Context& me, const Replica& replica, const Stage& stage, std::int6
 Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const std::vector<Snapshot>& weights,
                   const torch::Tensor& input, std::int64_t batch) {
   double seconds = 0;
-  for (int block = stage.first(); block < stage.last(); ++block) seconds += cost(replica, block, &BlockCost::forward);
+  for (int block = stage.first(); block < stage.last(); ++block) seconds += seconds_of(replica, block, &BlockCost::forward);
   Pass pass;
   std::vector<std::vector<torch::Tensor>> buffers;
   me.compute("forward", batch, seconds, [&] { pass = stage.forward(weights, input, batch, &buffers); });
@@ -60,21 +66,25 @@ torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& st
 }
 
 torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& stage, Pass pass, torch::Tensor grad,
-                            Publish publish, std::int64_t step) {
+                            Publish publish, std::int64_t step, std::optional<BlockRange> part) {
   const std::int64_t batch = pass.batch();
   if (stage.stale_weights() == StaleWeights::replayed) {
     double seconds = 0;
-    for (int block = stage.first(); block < stage.last(); ++block) seconds += cost(replica, block, &BlockCost::forward);
+    for (int block = stage.first(); block < stage.last(); ++block) seconds += seconds_of(replica, block, &BlockCost::forward);
     const std::vector<Snapshot> newest = read_weights(me, replica, stage);
     me.compute("replay", batch, seconds, [&] { stage.replay(pass, newest); });
   }
   std::vector<BlockGradient> kept;
-  for (int local = stage.size() - 1; local >= 0; --local) {
+  const int lowest = part ? part->first - stage.first() : 0;
+  for (int local = stage.size() - 1; local >= lowest; --local) {
     const int block = stage.first() + local;
+    const Wanted wanted = part ? wanted_of(block, *part) : Wanted::both;
     if (stage.stale_weights() == StaleWeights::live) stage.rebind(pass, local, replica.store.read(me, block));
     BlockGradient ready{.block = block, .clock_read = pass.weights(local).parameters->clock, .step = step, .batch = batch};
-    const double seconds = cost(replica, block, &BlockCost::backward) + cost(replica, block, &BlockCost::update);
-    me.compute("backward", batch, seconds, [&] { ready.gradients = stage.backward(pass, local, grad); });
+    const double backward = seconds_of(replica, block, &BlockCost::backward);
+    const double seconds = wanted == Wanted::input ? backward / 2 : backward + seconds_of(replica, block, &BlockCost::update);
+    me.compute("backward", batch, seconds, [&] { ready.gradients = stage.backward(pass, local, grad, wanted); });
+    if (wanted == Wanted::input) continue;
     if (publish == Publish::block) {
       replica.tie.gradient_ready(me, replica.store, std::move(ready));
     } else {

@@ -35,6 +35,32 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_pd_asgd,
        .uses_cuts = false,
        .fixed_protocol = false},
+      {.name = "gpipe",
+       .summary = "synchronous pipeline of K stages: micro-batches forward, then back (--stages, --cuts, --micro-batches)",
+       .paper = "Huang et al. 2019, arXiv 1811.06965",
+       .width = [](const ScheduleOptions& o) { return static_cast<int>(o.cuts.size()) + 1; },
+       .make = make_pipeline,
+       .uses_cuts = true,
+       .fixed_protocol = true,
+       .synchronous = true},
+      {.name = "1f1b",
+       .summary =
+           "as gpipe; forwards and backwards alternate, so that fewer activations live (--stages, --cuts, --micro-batches)",
+       .paper = "Narayanan et al. 2021, arXiv 2006.09503",
+       .width = [](const ScheduleOptions& o) { return static_cast<int>(o.cuts.size()) + 1; },
+       .make = make_pipeline,
+       .uses_cuts = true,
+       .fixed_protocol = true,
+       .synchronous = true},
+      {.name = "lpp",
+       .summary =
+           "hogwild whose workers alternate whole gradients with those of a part of their own (--workers, --partial-after)",
+       .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
+       .width = [](const ScheduleOptions& o) { return o.workers; },
+       .make = make_lpp,
+       .uses_cuts = false,
+       .fixed_protocol = false,
+       .partial_steps = true},
   };
   return table;
 }
@@ -52,6 +78,13 @@ int default_passes_in_flight(const ScheduleOptions& options) {
   return std::max(2, options.forward_threads + options.backward_threads - 1);
 }
 
+void check_stale_weights(const std::string& schedule, StaleWeights stale_weights) {
+  if (find_schedule(schedule).synchronous && stale_weights != StaleWeights::stashed) {
+    throw UsageError("--schedule " + schedule +
+                     " changes no weights between a forward pass and its backward pass: leave --stale-weights at stashed");
+  }
+}
+
 void check(const ScheduleOptions& options, int blocks) {
   const auto at_least_one = [](const char* flag, int value) {
     if (value < 1) throw UsageError(std::string(flag) + " " + std::to_string(value) + " must be at least 1");
@@ -60,6 +93,10 @@ void check(const ScheduleOptions& options, int blocks) {
   at_least_one("--workers", options.workers);
   at_least_one("--forward-threads", options.forward_threads);
   at_least_one("--backward-threads", options.backward_threads);
+  at_least_one("--micro-batches", options.micro_batches);
+  if (options.partial_after < 0) {
+    throw UsageError("--partial-after " + std::to_string(options.partial_after) + " must be at least 0");
+  }
   if (options.max_in_flight < 0) {
     throw UsageError("--max-in-flight " + std::to_string(options.max_in_flight) +
                      " must be at least 1, or 0 for forward + backward threads - 1");

@@ -92,6 +92,12 @@ void resolve_coupling(TrainOptions& o) {
                     "leave it out",
                     o.averaging));
   }
+  if (coupling.every_block && find_schedule(o.schedule).partial_steps) {
+    throw UsageError(
+        fmt::format("--coupling {} needs a gradient of every block in every step, of which --schedule {} computes a part only: "
+                    "use --schedule hogwild, or a coupling of weights like lap",
+                    o.coupling, o.schedule));
+  }
   if (coupling.whole_steps && o.schedule != "serial") {
     throw UsageError(
         fmt::format("--coupling {} needs a gradient of the whole model per turn, which --schedule {} does not give: use "
@@ -101,6 +107,7 @@ void resolve_coupling(TrainOptions& o) {
 }
 
 void check_combinations(const TrainOptions& o) {
+  check_stale_weights(o.schedule, parse_stale_weights(o.stale_weights));
   if (o.schedule == "pd-asgd" && o.stale_weights == "replayed") {
     throw UsageError(
         "--stale-weights replayed recomputes the forward pass in the backward thread, which leaves pd-asgd's forward "

@@ -137,7 +137,9 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                    .backward_threads = o.backward_threads,
                    .max_in_flight = o.max_in_flight,
                    .publish = parse_publish(o.publish),
-                   .cuts = choose_cuts(plan)};
+                   .cuts = choose_cuts(plan),
+                   .micro_batches = o.micro_batches,
+                   .partial_after = o.partial_after};
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
   plan.coupling = {.name = o.coupling,
                    .replicas = o.replicas,

@@ -33,11 +33,16 @@ TEST(Usage, wrong_flags_get_one_sentence_with_the_way_out_and_exit_code_2) {
       {{"train", "--stale-weights", "live", "--precision", "bf16"}, "use fp32 or stashed"},
       {{"train", "--schedule", "ddg", "--stages", "9"}, "5 blocks"},
       {{"train", "--schedule", "ddg", "--stages", "3", "--cuts", "3,2"}, "must increase strictly"},
+      {{"train", "--schedule", "1f1b", "--stages", "2", "--stale-weights", "live"}, "leave --stale-weights at stashed"},
+      {{"train", "--schedule", "gpipe", "--micro-batches", "0"}, "--micro-batches 0"},
+      {{"train", "--schedule", "lpp", "--workers", "9", "--steps", "1"}, "use at most 5 workers"},
+      {{"train", "--schedule", "lpp", "--coupling", "allreduce"}, "a coupling of weights like lap"},
       {{"train", "--nesterov", "--momentum", "0"}, "--nesterov needs"},
       {{"train", "--model", "lstm-char"}, "does not fit"},
       {{"train", "--device", "cuda:0"}, "no CUDA device"},
       {{"train", "--inject-delay", "worker-0"}, "ROLE:MS"},
       {{"simulate", "--platform", "ring:3"}, "uniform:N"},
+      {{"profile", "--pipeline", "1f2b"}, "did you mean '1f1b'?"},
       {{"list", "schedulers"}, "did you mean 'schedules'?"},
       {{}, "subcommand"},
   };
@@ -72,6 +77,11 @@ TEST(Usage, help_teaches_and_lists_name_everything) {
   EXPECT_THAT(help.out, HasSubstr("Exit codes: 0 done; 2"));
   EXPECT_THAT(rubato_command({"train", "--help"}).out, HasSubstr("--max-in-flight"));
   EXPECT_THAT(rubato_command({"list", "schedules"}).out, HasSubstr("pd-asgd"));
+  const Outcome pipeline = rubato_command({"profile", "--pipeline", "1f1b", "--stages", "2", "--micro-batches", "2"});
+  EXPECT_EQ(pipeline.exit_code, 0);
+  EXPECT_THAT(pipeline.out, HasSubstr("stage 1: F0 B0 F1 B1 S  (peak activations 1)"));
+  EXPECT_THAT(pipeline.out, HasSubstr("stage 1  .  F0 B0 B0 F1 B1 B1 .  .\n"));
+  EXPECT_THAT(pipeline.out, HasSubstr("bubble: 33.3%"));
   EXPECT_THAT(rubato_command({"list", "models"}).out, HasSubstr("wrn28-10"));
 }
 

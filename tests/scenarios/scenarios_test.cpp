@@ -36,7 +36,16 @@ std::vector<Scenario> scenarios() {
            {.name = "ddg", .cuts = {1, 2}}},
           {"pd_asgd",
            "one forward thread, two backward threads, three passes in flight; each block is published as it is ready",
-           {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}}};
+           {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}},
+          {"gpipe",
+           "three stages of one block each, two micro-batches: all forwards, then all backwards, then one step",
+           {.name = "gpipe", .cuts = {1, 2}, .micro_batches = 2}},
+          {"1f1b",
+           "three stages of one block each, four micro-batches: the top goes back through each at once",
+           {.name = "1f1b", .cuts = {1, 2}, .micro_batches = 4}},
+          {"lpp",
+           "two workers on one replica; the second gradient of each is that of its part, block 0 or blocks 1 and 2",
+           {.name = "lpp", .workers = 2}}};
 }
 
 /// Three replicas of one block, forward 1 s and backward 2 s; the second takes 0.5 s more for everything it computes, the third 1

@@ -58,6 +58,8 @@ TEST(Schedules, unknown_names_and_impossible_numbers_are_refused) {
   EXPECT_THROW(check({.name = "ddg", .cuts = {2, 2}}, 5), UsageError);
   EXPECT_THROW(check({.name = "ddg", .cuts = {5}}, 5), UsageError);
   EXPECT_NO_THROW(check({.name = "ddg", .cuts = {1, 4}}, 5));
+  EXPECT_THROW(check({.name = "gpipe", .micro_batches = 0}, 3), UsageError);
+  EXPECT_THROW(check({.name = "lpp", .partial_after = -1}, 3), UsageError);
 }
 
 }  // namespace

@@ -69,6 +69,18 @@ TEST(TrainOptions, refuse_combinations_that_cannot_work_in_one_sentence) {
   options.schedule = "pd-asgd";
   options.stale_weights = "replayed";
   EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("use stashed or live"));
+  for (const char* pipeline : {"gpipe", "1f1b"}) {
+    options.schedule = pipeline;
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("leave --stale-weights at stashed"));
+  }
+  for (const char* coupling : {"allreduce", "mdownpour", "admm"}) {
+    options = {};
+    options.schedule = "lpp";
+    options.coupling = coupling;
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--schedule"));
+  }
+  options.coupling = "lap";
+  EXPECT_EQ(message_of([&] { resolve(options); }), "");
 }
 
 TEST(TrainOptions, every_option_has_a_name_of_its_own_and_a_help_text) {

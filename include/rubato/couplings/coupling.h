@@ -64,6 +64,7 @@ struct CouplingEntry {
   bool look_ahead = false;           ///< wants an optimizer with Nesterov momentum
   bool shards_data = false;          ///< replicas share each epoch; else each samples the whole data set
   bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
+  bool every_block = false;          ///< needs a gradient of every block in every step
   bool whole_steps = false;          ///< needs a schedule that takes one step of the whole model at a time
 };
 

@@ -63,6 +63,9 @@ struct LossResult {
   torch::Tensor grad_output;  ///< shaped like the output
 };
 
+/// Which gradients the backward pass through a block computes; leaving one out saves about half of its work.
+enum class Wanted { both, input, parameters };
+
 /// A contiguous range of blocks executed together. The only place that touches autograd.
 ///
 /// Thread rules: any number of threads may call it at once, each with passes of its own. No call blocks on another beyond the
@@ -93,8 +96,9 @@ class Stage {
 
   /// Backward through block `local`; to be called from the last block down to 0. `grad` holds the gradient with respect to the
   /// block's output and receives that with respect to its input (undefined below the model's first block). Returns one gradient
-  /// per parameter, undefined where a parameter does not take part. Frees the block's part of the pass.
-  std::vector<torch::Tensor> backward(Pass& pass, int local, torch::Tensor& grad) const;
+  /// per parameter, undefined where a parameter does not take part. Frees the block's part of the pass. What is not `wanted` is
+  /// undefined.
+  std::vector<torch::Tensor> backward(Pass& pass, int local, torch::Tensor& grad, Wanted wanted = Wanted::both) const;
 
  private:
   void run(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,10 +49,15 @@ Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const
 torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& stage, const Pass& pass,
                             const torch::Tensor& target);
 
+/// Seconds of one part (forward, backward, update) of `block` for a whole batch; 0 where costs are unknown.
+double seconds_of(const Replica& replica, int block, double BlockCost::*part);
+
 /// Walks `pass` from the last block to the first and hands each block's gradient to the replica's tie in step `step`, when
 /// `publish` says. Returns the gradient with respect to the stage's input.
+/// `part`: only these blocks get gradients. The walk computes nothing but error gradients above them, ends at their first and
+/// returns nothing.
 torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& stage, Pass pass, torch::Tensor grad,
-                            Publish publish, std::int64_t step);
+                            Publish publish, std::int64_t step, std::optional<BlockRange> part = std::nullopt);
 
 /// Ends step `step` for the blocks of `stage`.
 void end_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step);

@@ -25,6 +25,8 @@ struct TrainOptions {
   int stages = 2;
   std::string cuts = "auto";
   int workers = 2;
+  int micro_batches = 4;
+  std::int64_t partial_after = 0;
   int forward_threads = 1, backward_threads = 2, max_in_flight = 0;
   std::string publish = "block", stale_weights = "stashed", staleness_scaling = "none";
 

@@ -42,10 +42,13 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Schedule";
   visit(OptionInfo{"schedule", group, "how batches become gradients; see `rubato list schedules`"}, o.schedule);
-  visit(OptionInfo{"stages", group, "ddg: number of stages K", 1}, o.stages);
-  visit(OptionInfo{"cuts", group, "ddg: first block of each further stage, for example 2,4; auto: balanced by a profile"},
+  visit(OptionInfo{"stages", group, "ddg, gpipe, 1f1b: number of stages K", 1}, o.stages);
+  visit(OptionInfo{"cuts", group,
+                   "ddg, gpipe, 1f1b: first block of each further stage, for example 2,4; auto: balanced by a profile"},
         o.cuts);
-  visit(OptionInfo{"workers", group, "hogwild: threads", 1}, o.workers);
+  visit(OptionInfo{"workers", group, "hogwild, lpp: threads", 1}, o.workers);
+  visit(OptionInfo{"micro-batches", group, "gpipe, 1f1b: parts of a batch that are in the pipeline at once", 1}, o.micro_batches);
+  visit(OptionInfo{"partial-after", group, "lpp: steps with whole gradients before the first partial one", 0}, o.partial_after);
   visit(OptionInfo{"forward-threads", group, "pd-asgd: forward threads F", 1}, o.forward_threads);
   visit(OptionInfo{"backward-threads", group, "pd-asgd: backward threads B", 1}, o.backward_threads);
   visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0}, o.max_in_flight);
