@@ -137,7 +137,13 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                    .backward_threads = o.backward_threads,
                    .max_in_flight = o.max_in_flight,
                    .publish = parse_publish(o.publish),
-                   .cuts = choose_cuts(plan)};
+                   .cuts = choose_cuts(plan),
+                   .gradient_shrinking = o.gradient_shrinking,
+                   .dni = {.layers = o.dni_layers,
+                           .width = o.dni_width,
+                           .learning_rate = o.dni_lr,
+                           .labels = o.dni_labels,
+                           .classes = plan.data->train.classes}};
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
   plan.coupling = {.name = o.coupling,
                    .replicas = o.replicas,

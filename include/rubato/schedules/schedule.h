@@ -8,6 +8,7 @@
 
 #include "rubato/context/runtime.h"
 #include "rubato/replica/replica.h"
+#include "rubato/schedules/gradient_model.h"
 
 namespace rubato {
 
@@ -32,12 +33,19 @@ struct ScheduleOptions {
   int backward_threads = 2;  ///< pd-asgd, >= 1
   int max_in_flight = 0;     ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
   Publish publish = Publish::block;
-  std::vector<int> cuts;  ///< ddg: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+  std::vector<int> cuts;          ///< staged schedules: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+  double gradient_shrinking = 1;  ///< fdg: beta, what an error gradient is multiplied with at each cut; (0, 1]
+  GradientModelOptions dni;
 };
 
 std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options);
 std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options);
 std::unique_ptr<Schedule> make_ddg(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_features_replay(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_fdg(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options);
+/// dni with gradient models of the caller's own.
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options, const MakeGradientModel& make_model);
 std::unique_ptr<Schedule> make_pd_asgd(Replica& replica, const ScheduleOptions& options);
 
 /// One row of `rubato list schedules`, and all that the rest of rubato knows of a schedule.
@@ -59,6 +67,9 @@ const ScheduleEntry& find_schedule(const std::string& name);
 /// What `max_in_flight` 0 stands for: forward + backward threads - 1, at least 2. One pass less than there are threads keeps all
 /// processors busy when they are as many as the passes, and gradients fresher.
 int default_passes_in_flight(const ScheduleOptions& options);
+
+/// The blocks of each stage of a model of `blocks` blocks, which `cuts` divide.
+std::vector<BlockRange> stage_ranges(const std::vector<int>& cuts, int blocks);
 
 /// UsageError where the numbers are out of range or cannot work with a model of `blocks` blocks.
 void check(const ScheduleOptions& options, int blocks);

@@ -26,7 +26,11 @@ struct TrainOptions {
   std::string cuts = "auto";
   int workers = 2;
   int forward_threads = 1, backward_threads = 2, max_in_flight = 0;
-  std::string publish = "block", stale_weights = "stashed", staleness_scaling = "none";
+  std::string publish = "block", stale_weights = "auto", staleness_scaling = "none";
+  double gradient_shrinking = 1;
+  bool dni_labels = false;
+  int dni_layers = 2, dni_width = 256;
+  double dni_lr = 1e-3;
 
   std::string coupling = "none";
   int replicas = 0;
