@@ -4,9 +4,11 @@
 
 #include "allocator/allocator.h"
 
-// Read by jemalloc before main. Activations of the same sizes come back at every step, so memory is kept and never purged; one arena,
-// because what one role frees another uses again; huge pages, because activations are megabytes.
-extern "C" const char* malloc_conf = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always";
+// Read by jemalloc before main. Activations of the same sizes come back at every step, so memory is kept and never purged; one
+// arena, because what one role frees another uses again; huge pages, because activations are megabytes.
+extern "C" {
+const char* malloc_conf = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always";
+}
 
 namespace rubato {
 

@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "option_flags.h"
+#include "rubato/core/error.h"
 #include "rubato/schedules/pipeline.h"
 #include "rubato/train/cuts.h"
 #include "rubato/train/files.h"

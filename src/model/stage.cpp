@@ -24,19 +24,27 @@ Stage::Stage(const Model& model, int first, int last, const StageOptions& option
 
 Stage::~Stage() = default;
 
-Pass Stage::forward(std::vector<Snapshot> weights, const torch::Tensor& input, std::int64_t batch,
-                    std::vector<std::vector<torch::Tensor>>* buffers_after) const {
+Pass Stage::to_be_replayed(const torch::Tensor& input, std::int64_t batch) const {
   Pass pass;
   pass.batch_ = batch;
-  pass.weights_ = std::move(weights);
   pass.input_ = input.to(options_.device);
   if (options_.channels_last && pass.input_.dim() == 4) {
     pass.input_ = pass.input_.contiguous(torch::MemoryFormat::ChannelsLast);
   }
+  return pass;
+}
+
+Pass Stage::forward(std::vector<Snapshot> weights, const torch::Tensor& input, std::int64_t batch,
+                    std::vector<std::vector<torch::Tensor>>* buffers_after) const {
+  Pass pass = to_be_replayed(input, batch);
+  pass.weights_ = std::move(weights);
   const bool replayed_later = options_.stale_weights == StaleWeights::replayed;
   torch::AutoGradMode record(!replayed_later);
   run(pass, buffers_after);
-  if (replayed_later) pass.blocks_.clear();
+  if (replayed_later) {
+    pass.blocks_.clear();
+    pass.weights_.clear();
+  }
   return pass;
 }
 

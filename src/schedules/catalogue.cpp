@@ -4,6 +4,23 @@
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
+namespace {
+
+int one_role_per_stage(const ScheduleOptions& options) {
+  return static_cast<int>(options.cuts.size()) + 1;
+}
+
+void check_staged(const ScheduleOptions& options) {
+  if (!(options.gradient_shrinking > 0 && options.gradient_shrinking <= 1)) {
+    throw UsageError("--gradient-shrinking " + std::to_string(options.gradient_shrinking) +
+                     " must be above 0 and at most 1; at 0 only the last stage would learn");
+  }
+  if (options.dni.layers < 0) throw UsageError("--dni-layers " + std::to_string(options.dni.layers) + " must not be negative");
+  if (!(options.dni.learning_rate >= 0)) throw UsageError("--dni-lr must not be negative");
+  if (options.dni.labels && options.dni.classes < 1) throw UsageError("--dni-labels needs data with classes");
+}
+
+}  // namespace
 
 const std::vector<ScheduleEntry>& schedules() {
   static const std::vector<ScheduleEntry> table = {
@@ -24,8 +41,33 @@ const std::vector<ScheduleEntry>& schedules() {
       {.name = "ddg",
        .summary = "the model cut into K stages that run in parallel on delayed gradients (--stages, --cuts)",
        .paper = "Huo et al. 2018, arXiv 1804.10574",
-       .width = [](const ScheduleOptions& o) { return static_cast<int>(o.cuts.size()) + 1; },
+       .width = one_role_per_stage,
        .make = make_ddg,
+       .uses_cuts = true,
+       .fixed_protocol = true},
+      {.name = "features-replay",
+       .summary =
+           "ddg whose stages keep inputs only and compute the forward pass again with the newest weights (--stages, --cuts)",
+       .paper = "Huo et al. 2018, arXiv 1807.04511",
+       .width = one_role_per_stage,
+       .make = make_features_replay,
+       .uses_cuts = true,
+       .fixed_protocol = true},
+      {.name = "fdg",
+       .summary =
+           "all stages work at once on different batches, forward too; gradients twice as late as ddg's (--stages, --cuts, "
+           "--gradient-shrinking)",
+       .paper = "Zhuang et al. 2021, arXiv 1906.09108",
+       .width = one_role_per_stage,
+       .make = make_fdg,
+       .uses_cuts = true,
+       .fixed_protocol = true},
+      {.name = "dni",
+       .summary =
+           "each stage updates at once with a gradient that a small model predicts at its cut (--stages, --cuts, --dni-labels)",
+       .paper = "Jaderberg et al. 2017, arXiv 1608.05343",
+       .width = one_role_per_stage,
+       .make = [](Replica& replica, const ScheduleOptions& options) { return make_dni(replica, options); },
        .uses_cuts = true,
        .fixed_protocol = true},
       {.name = "pd-asgd",
@@ -38,7 +80,7 @@ const std::vector<ScheduleEntry>& schedules() {
       {.name = "gpipe",
        .summary = "synchronous pipeline of K stages: micro-batches forward, then back (--stages, --cuts, --micro-batches)",
        .paper = "Huang et al. 2019, arXiv 1811.06965",
-       .width = [](const ScheduleOptions& o) { return static_cast<int>(o.cuts.size()) + 1; },
+       .width = one_role_per_stage,
        .make = make_pipeline,
        .uses_cuts = true,
        .fixed_protocol = true,
@@ -47,7 +89,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .summary =
            "as gpipe; forwards and backwards alternate, so that fewer activations live (--stages, --cuts, --micro-batches)",
        .paper = "Narayanan et al. 2021, arXiv 2006.09503",
-       .width = [](const ScheduleOptions& o) { return static_cast<int>(o.cuts.size()) + 1; },
+       .width = one_role_per_stage,
        .make = make_pipeline,
        .uses_cuts = true,
        .fixed_protocol = true,
@@ -101,6 +143,8 @@ void check(const ScheduleOptions& options, int blocks) {
     throw UsageError("--max-in-flight " + std::to_string(options.max_in_flight) +
                      " must be at least 1, or 0 for forward + backward threads - 1");
   }
+  at_least_one("--dni-width", options.dni.width);
+  check_staged(options);
   int before = 0;
   for (const int cut : options.cuts) {
     if (cut <= before || cut >= blocks) {

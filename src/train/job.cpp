@@ -12,17 +12,6 @@ namespace {
 
 constexpr int statistics_batches = 32;  // a running mean with momentum 0.1 forgets what was before: 0.9^32 = 3%
 
-std::vector<BlockRange> ranges_of(const ScheduleOptions& schedule, int blocks) {
-  std::vector<BlockRange> ranges;
-  int first = 0;
-  for (const int cut : schedule.cuts) {
-    ranges.push_back({first, cut});
-    first = cut;
-  }
-  ranges.push_back({first, blocks});
-  return ranges;
-}
-
 std::vector<std::string> prefixes_of(int replicas) {
   std::vector<std::string> prefixes(1);
   if (replicas == 1) return prefixes;
@@ -54,7 +43,7 @@ struct Job::Member {
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
   const int count = parts_.coupling.replicas;
-  parts_.coupling.ranges = ranges_of(parts_.schedule, static_cast<int>(model.blocks.size()));
+  parts_.coupling.ranges = stage_ranges(parts_.schedule.cuts, static_cast<int>(model.blocks.size()));
   parts_.coupling.prefixes = prefixes_of(count);
   std::vector<WeightStore*> stores;
   for (int i = 0; i < count; ++i) {

@@ -106,6 +106,18 @@ void resolve_coupling(TrainOptions& o) {
   }
 }
 
+void resolve_stale_weights(TrainOptions& o) {
+  const bool replays = o.schedule == "features-replay";
+  if (o.stale_weights == "auto") o.stale_weights = replays ? "replayed" : "stashed";
+  parse_stale_weights(o.stale_weights);
+  if (replays && o.stale_weights != "replayed") {
+    throw UsageError(
+        fmt::format("--stale-weights {} with --schedule features-replay, which always computes the forward pass again: "
+                    "leave it out or use --schedule ddg",
+                    o.stale_weights));
+  }
+}
+
 void check_combinations(const TrainOptions& o) {
   check_stale_weights(o.schedule, parse_stale_weights(o.stale_weights));
   if (o.schedule == "pd-asgd" && o.stale_weights == "replayed") {
@@ -138,7 +150,7 @@ TrainOptions resolve(TrainOptions o) {
   check_known("staleness scaling", o.staleness_scaling, {"none", "inverse"});
   check_known("learning-rate schedule", o.lr_schedule, LearningRate::schedules());
   parse_publish(o.publish);
-  parse_stale_weights(o.stale_weights);
+  resolve_stale_weights(o);
   for (const std::string& delay : o.inject_delay) parse_delay(delay);
   resolve_optimizer(o);
   resolve_coupling(o);

@@ -139,7 +139,13 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                    .publish = parse_publish(o.publish),
                    .cuts = choose_cuts(plan),
                    .micro_batches = o.micro_batches,
-                   .partial_after = o.partial_after};
+                   .partial_after = o.partial_after,
+                   .gradient_shrinking = o.gradient_shrinking,
+                   .dni = {.layers = o.dni_layers,
+                           .width = o.dni_width,
+                           .learning_rate = o.dni_lr,
+                           .labels = o.dni_labels,
+                           .classes = plan.data->train.classes}};
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
   plan.coupling = {.name = o.coupling,
                    .replicas = o.replicas,

@@ -42,9 +42,9 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, Trace* trace) {
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
   runtime_ = make_runtime(plan_, plan_.options.trace ? &trace_ : nullptr);
+  job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
   open_folder();
-  meter_ = std::make_unique<StepMeter>(metrics_.get());
-  job_ = std::make_unique<Job>(plan_.model, plan_.job(), *meter_);
+  meter_.write_to(metrics_.get());
   if (!plan_.options.resume.empty()) resume();
 }
 
@@ -146,8 +146,8 @@ void Trainer::run_segment(std::int64_t end) {
 
 void Trainer::finish_epoch() {
   const std::int64_t epoch = (progress_.step + plan_.steps_per_epoch - 1) / plan_.steps_per_epoch;
-  const double train_loss = meter_->reading().epoch_loss;
-  meter_->begin_epoch();
+  const double train_loss = meter_.reading().epoch_loss;
+  meter_.begin_epoch();
   test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
@@ -164,7 +164,7 @@ void Trainer::finish_epoch() {
   events_->scalar("loss/test", progress_.step, test_.loss);
   events_->scalar("accuracy/test", progress_.step, test_.accuracy);
   if (listener_ == nullptr) return;
-  const double samples = static_cast<double>(meter_->reading().samples);
+  const double samples = static_cast<double>(meter_.reading().samples);
   listener_->epoch_done(epoch, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
 }
 
@@ -198,7 +198,7 @@ void Trainer::write_outputs() {
 }
 
 std::string Trainer::summary() const {
-  const MeterReading reading = meter_->reading();
+  const MeterReading reading = meter_.reading();
   nlohmann::ordered_json json = {
       {"status", status_},
       {"schedule", plan_.options.schedule},

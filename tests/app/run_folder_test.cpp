@@ -108,7 +108,10 @@ TEST_F(RunFolder, a_resumed_run_ends_as_if_it_had_never_stopped) {
   const std::vector<std::vector<std::string>> methods = {
       {"--schedule", "serial", "--dropout", "0.3"},
       {"--schedule", "ddg", "--stages", "3", "--cuts", "1,2", "--dropout", "0.3"},
-      {"--schedule", "ddg", "--stages", "2", "--cuts", "1", "--optimizer", "adam", "--lr", "0.01"}};
+      {"--schedule", "ddg", "--stages", "2", "--cuts", "1", "--optimizer", "adam", "--lr", "0.01"},
+      {"--schedule", "features-replay", "--stages", "2", "--cuts", "2"},
+      {"--schedule", "fdg", "--stages", "3", "--cuts", "1,2", "--gradient-shrinking", "0.5"},
+      {"--schedule", "dni", "--stages", "2", "--cuts", "2", "--dni-labels"}};
   int number = 0;
   for (auto flags : methods) {
     const std::string whole = "whole" + std::to_string(number), parts = "parts" + std::to_string(number);
@@ -116,7 +119,8 @@ TEST_F(RunFolder, a_resumed_run_ends_as_if_it_had_never_stopped) {
     flags.insert(flags.end(), {"--steps", "40"});
     EXPECT_EQ(train(whole, flags).exit_code, 0);
     auto slow = flags;  // slow enough to be caught on its way; delays change no bit
-    slow.insert(slow.end(), {"--checkpoint-every", "9", "--inject-delay", "worker-0:5", "--inject-delay", "ddg-0:5"});
+    slow.insert(slow.end(), {"--checkpoint-every", "9", "--inject-delay", "worker-0:5", "--inject-delay", "ddg-0:5",
+                             "--inject-delay", "fr-0:5", "--inject-delay", "fdg-0:5", "--inject-delay", "dni-0:5"});
     const Outcome stopped = train(parts, slow, {.signal = SIGTERM, .signal_when = run(parts) + "/checkpoint/step-000000009"});
     EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
     EXPECT_LT(std::stoi(json_value(summary(parts), "steps")), 40);

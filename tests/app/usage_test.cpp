@@ -31,6 +31,8 @@ TEST(Usage, wrong_flags_get_one_sentence_with_the_way_out_and_exit_code_2) {
       {{"train", "--replicas", "2"}, "never meet"},
       {{"train", "--schedule", "pd-asgd", "--stale-weights", "replayed"}, "use stashed or live"},
       {{"train", "--stale-weights", "live", "--precision", "bf16"}, "use fp32 or stashed"},
+      {{"train", "--schedule", "features-replay", "--stale-weights", "live"}, "use --schedule ddg"},
+      {{"train", "--schedule", "fdg", "--gradient-shrinking", "0", "--cuts", "2"}, "only the last stage would learn"},
       {{"train", "--schedule", "ddg", "--stages", "9"}, "5 blocks"},
       {{"train", "--schedule", "ddg", "--stages", "3", "--cuts", "3,2"}, "must increase strictly"},
       {{"train", "--schedule", "1f1b", "--stages", "2", "--stale-weights", "live"}, "leave --stale-weights at stashed"},

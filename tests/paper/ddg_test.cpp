@@ -1,13 +1,12 @@
 // Huo et al. 2018, "Decoupled Parallel Backpropagation with Convergence Guarantee": one test per statement.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <deque>
-#include <numbers>
 
 #include "rubato/model/digest.h"
 #include "rubato/model/dropout.h"
 #include "support/lab.h"
+#include "support/quadratic.h"
 
 namespace rubato {
 namespace {
@@ -182,36 +181,11 @@ TEST_P(DdgOracleTest, module_k_first_changes_at_iteration_K_minus_k) {
 
 INSTANTIATE_TEST_SUITE_P(All, DdgOracleTest, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
 
-/// out = in + h w^2 / 2, so that the gradient of w is h w whatever comes from above.
-struct QuadraticImpl : torch::nn::Cloneable<QuadraticImpl> {
-  explicit QuadraticImpl(double h) : curvature(h) { reset(); }
-  void reset() override { w = register_parameter("w", torch::ones({1}, torch::kFloat64)); }
-  torch::Tensor forward(const torch::Tensor& in) { return in.to(torch::kFloat64) + 0.5 * curvature * w * w; }
-  double curvature;
-  torch::Tensor w;
-};
-TORCH_MODULE(Quadratic);
-
-/// |w| of the lowest of D + 1 modules, whose gradient is D iterations late, after `iterations` of the real schedule.
-double quadratic_after(int delay, double rate, int iterations) {
-  std::vector<Block> blocks;
-  ScheduleOptions schedule{.name = "ddg"};
-  for (int i = 0; i <= delay; ++i) {
-    blocks.push_back({"q" + std::to_string(i), torch::nn::AnyModule(Quadratic(1.0))});
-    if (i > 0) schedule.cuts.push_back(i);
-  }
-  Lab lab(model_from(blocks, [](const torch::Tensor& out, const torch::Tensor&) { return out.mean(); }),
-          {.schedule = schedule, .store = test::sgd(rate, 0, 0), .batch_size = 1}, test::small_images(4, 2));
-  lab.run_on_threads(iterations);
-  Bystander me;
-  return std::abs(lab.store.read(me, 0).parameters->tensors[0].item<double>());
-}
-
 TEST(DdgStability, a_delay_of_D_is_stable_exactly_below_2_sin_of_pi_over_2_times_2D_plus_1) {
   for (const int delay : {1, 2, 3}) {
-    const double bound = 2 * std::sin(std::numbers::pi / (2 * (2 * delay + 1)));
-    EXPECT_LT(quadratic_after(delay, 0.98 * bound, 1500), 0.05) << "D = " << delay;
-    EXPECT_GT(quadratic_after(delay, 1.02 * bound, 1500), 20) << "D = " << delay;
+    const double bound = test::largest_rate(delay);
+    EXPECT_LT(test::quadratic_after({.name = "ddg"}, delay + 1, 0.98 * bound, 1500), 0.05) << "D = " << delay;
+    EXPECT_GT(test::quadratic_after({.name = "ddg"}, delay + 1, 1.02 * bound, 1500), 20) << "D = " << delay;
   }
 }
 

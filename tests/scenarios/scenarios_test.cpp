@@ -19,6 +19,7 @@ struct Scenario {
   const char* file;
   std::string story;
   ScheduleOptions schedule;
+  int batches = 4;
   CouplingOptions coupling = {};
 };
 
@@ -34,6 +35,16 @@ std::vector<Scenario> scenarios() {
           {"ddg",
            "three stages of one block each; stage k works on batch t - (3 - k) on its way back",
            {.name = "ddg", .cuts = {1, 2}}},
+          {"features_replay",
+           "three stages of one block each; those below the top compute each pass again before they go back",
+           {.name = "features-replay", .cuts = {1, 2}}},
+          {"fdg",
+           "three stages of one block each at work at once: stage k, in its iteration t, goes back through batch t - 2 (3 - k)",
+           {.name = "fdg", .cuts = {1, 2}},
+           8},
+          {"dni",
+           "three stages of one block each; those below the top update with a predicted gradient and learn from the last batch's",
+           {.name = "dni", .cuts = {1, 2}}},
           {"pd_asgd",
            "one forward thread, two backward threads, three passes in flight; each block is published as it is ready",
            {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}},
@@ -55,6 +66,7 @@ std::vector<Scenario> coupled_scenarios() {
     return Scenario{file,
                     "three replicas, the second slower than the first, the third slower still: " + story,
                     {.name = "serial"},
+                    4,
                     {.name = name, .replicas = 3, .period = period, .moving_rate = 0.25}};
   };
   return {three("allreduce", "each waits for the mean gradient in every step", "allreduce", 1),
@@ -89,7 +101,7 @@ std::string transcript(const Scenario& scenario) {
   test::Lab lab(test::small_model("mlp"),
                 {.schedule = scenario.schedule, .store = test::sgd(), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
   // Links are so fast that times stay whole seconds: what is told is the order of things.
-  lab.run(*make_simulator(test::Herd::ideal_platform(3), {.events = &trace}), 0, 4);
+  lab.run(*make_simulator(test::Herd::ideal_platform(3), {.events = &trace}), 0, scenario.batches);
   return trace.transcript();
 }
 

@@ -33,7 +33,8 @@ class LearningTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(LearningTest, lowers_the_loss) {
-  ScheduleOptions schedule{.name = GetParam().schedule, .workers = 3};
+  ScheduleOptions schedule{
+      .name = GetParam().schedule, .workers = 3, .dni = {.learning_rate = 0.01, .labels = true, .classes = 10}};
   if (find_schedule(schedule.name).uses_cuts) schedule.cuts = {1, 2};
   test::Lab lab(
       test::small_model("mlp"),

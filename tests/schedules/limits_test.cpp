@@ -40,6 +40,18 @@ TEST_P(LimitsTest, ddg_with_one_stage_is_serial) {
   EXPECT_EQ(digest({.name = "ddg"}), digest({.name = "serial"}));
 }
 
+TEST_P(LimitsTest, features_replay_with_one_stage_is_serial) {
+  EXPECT_EQ(digest({.name = "features-replay"}), digest({.name = "serial"}));
+}
+
+TEST_P(LimitsTest, fdg_with_one_stage_is_serial) {
+  EXPECT_EQ(digest({.name = "fdg", .gradient_shrinking = 0.5}), digest({.name = "serial"}));
+}
+
+TEST_P(LimitsTest, dni_with_one_stage_is_serial) {
+  EXPECT_EQ(digest({.name = "dni"}), digest({.name = "serial"}));
+}
+
 TEST_P(LimitsTest, pd_asgd_with_one_pass_in_flight_is_serial) {
   EXPECT_EQ(digest({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 1, .max_in_flight = 1}),
             digest({.name = "serial"}));

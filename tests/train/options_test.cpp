@@ -81,6 +81,35 @@ TEST(TrainOptions, refuse_combinations_that_cannot_work_in_one_sentence) {
   }
   options.coupling = "lap";
   EXPECT_EQ(message_of([&] { resolve(options); }), "");
+  options = {};
+  options.schedule = "features-replay";
+  for (const char* stale : {"stashed", "live"}) {
+    options.stale_weights = stale;
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("always computes the forward pass again"));
+  }
+}
+
+TEST(TrainOptions, stale_weights_follow_the_schedule_unless_given) {
+  TrainOptions options;
+  EXPECT_EQ(resolve(options).stale_weights, "stashed");
+  options.schedule = "features-replay";
+  EXPECT_EQ(resolve(options).stale_weights, "replayed");
+  EXPECT_EQ(resolve(resolve(options)), resolve(options));
+  options.schedule = "ddg";
+  options.stale_weights = "live";
+  EXPECT_EQ(resolve(options).stale_weights, "live");
+}
+
+TEST(TrainOptions, numbers_of_the_staged_schedules_have_ranges) {
+  TrainOptions options;
+  options.gradient_shrinking = 1.5;
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--gradient-shrinking 1.5 must be between 0 and 1"));
+  options = {};
+  options.dni_width = 0;
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--dni-width 0"));
+  options = {};
+  options.dni_lr = -1;
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--dni-lr -1"));
 }
 
 TEST(TrainOptions, every_option_has_a_name_of_its_own_and_a_help_text) {

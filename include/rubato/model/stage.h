@@ -39,8 +39,11 @@ class Pass {
   const torch::Tensor& output() const { return output_; }
   /// What the stage was given; with the weights it is all that is needed to make this pass again.
   const torch::Tensor& input() const { return input_; }
+  /// As read by the pass; a pass that waits to be replayed holds none.
   const Snapshot& weights(int local_block) const { return weights_.at(local_block); }
   bool empty() const { return batch_ < 0; }
+  /// For a pass that will be replayed: lets go of the output once it has been handed on, so that the input is all that stays.
+  void forget_output() { output_.reset(); }
 
  private:
   friend class Stage;
@@ -51,7 +54,7 @@ class Pass {
 
   std::int64_t batch_ = -1;
   torch::Tensor input_, output_;
-  std::vector<Snapshot> weights_;  // as read by the pass; `live` and `replayed` replace them at backward
+  std::vector<Snapshot> weights_;  // `live` replaces them at backward, `replayed` has none before
   std::vector<BlockPass> blocks_;  // empty for a pass that will be replayed
 };
 
@@ -91,6 +94,8 @@ class Stage {
 
   /// `live`: makes block `local` of `pass` (counted from 0 in the stage) compute its backward with `weights`.
   void rebind(Pass& pass, int local, const Snapshot& weights) const;
+  /// `replayed`: the pass of `batch` with this input, as it waits for its backward.
+  Pass to_be_replayed(const torch::Tensor& input, std::int64_t batch) const;
   /// `replayed`: computes the whole pass again, with `weights`. Batch statistics are taken anew but not published a second time.
   void replay(Pass& pass, std::vector<Snapshot> weights) const;
 

@@ -8,6 +8,7 @@
 
 #include "rubato/context/runtime.h"
 #include "rubato/replica/replica.h"
+#include "rubato/schedules/gradient_model.h"
 
 namespace rubato {
 
@@ -32,14 +33,21 @@ struct ScheduleOptions {
   int backward_threads = 2;  ///< pd-asgd, >= 1
   int max_in_flight = 0;     ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
   Publish publish = Publish::block;
-  std::vector<int> cuts;           ///< ddg, gpipe, 1f1b: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+  std::vector<int> cuts;           ///< staged schedules: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
   int micro_batches = 4;           ///< gpipe, 1f1b: parts of a batch, >= 1
   std::int64_t partial_after = 0;  ///< lpp: steps before the first partial gradient, >= 0
+  double gradient_shrinking = 1;   ///< fdg: beta, what an error gradient is multiplied with at each cut; (0, 1]
+  GradientModelOptions dni;
 };
 
 std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options);
 std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options);
 std::unique_ptr<Schedule> make_ddg(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_features_replay(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_fdg(Replica& replica, const ScheduleOptions& options);
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options);
+/// dni with gradient models of the caller's own.
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options, const MakeGradientModel& make_model);
 std::unique_ptr<Schedule> make_pd_asgd(Replica& replica, const ScheduleOptions& options);
 /// Any schedule of pipeline_names(), whose operations `options.name` chooses.
 std::unique_ptr<Schedule> make_pipeline(Replica& replica, const ScheduleOptions& options);
@@ -69,6 +77,9 @@ int default_passes_in_flight(const ScheduleOptions& options);
 
 /// UsageError where a schedule knows no other backward weights than those of the forward pass.
 void check_stale_weights(const std::string& schedule, StaleWeights stale_weights);
+
+/// The blocks of each stage of a model of `blocks` blocks, which `cuts` divide.
+std::vector<BlockRange> stage_ranges(const std::vector<int>& cuts, int blocks);
 
 /// UsageError where the numbers are out of range or cannot work with a model of `blocks` blocks.
 void check(const ScheduleOptions& options, int blocks);

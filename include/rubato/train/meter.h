@@ -36,13 +36,14 @@ class StepMeter final : public StepObserver {
  public:
   static constexpr std::int64_t window = 50;  ///< batches per line of metrics
 
-  explicit StepMeter(MetricsLog* log) : log_(log) {}
+  /// Steps are logged there from now on; null: nowhere. Not while roles run.
+  void write_to(MetricsLog* log) { log_ = log; }
   void step(const StepReport& report) override;
   void begin_epoch();
   MeterReading reading() const;
 
  private:
-  MetricsLog* log_;
+  MetricsLog* log_ = nullptr;
   mutable std::mutex mutex_;  ///< guards everything below
   MeterReading now_;
   double window_loss_ = 0, epoch_loss_ = 0, window_begin_ = 0;

@@ -28,7 +28,11 @@ struct TrainOptions {
   int micro_batches = 4;
   std::int64_t partial_after = 0;
   int forward_threads = 1, backward_threads = 2, max_in_flight = 0;
-  std::string publish = "block", stale_weights = "stashed", staleness_scaling = "none";
+  std::string publish = "block", stale_weights = "auto", staleness_scaling = "none";
+  double gradient_shrinking = 1;
+  bool dni_labels = false;
+  int dni_layers = 2, dni_width = 256;
+  double dni_lr = 1e-3;
 
   std::string coupling = "none";
   int replicas = 0;

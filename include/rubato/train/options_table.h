@@ -42,10 +42,9 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Schedule";
   visit(OptionInfo{"schedule", group, "how batches become gradients; see `rubato list schedules`"}, o.schedule);
-  visit(OptionInfo{"stages", group, "ddg, gpipe, 1f1b: number of stages K", 1}, o.stages);
-  visit(OptionInfo{"cuts", group,
-                   "ddg, gpipe, 1f1b: first block of each further stage, for example 2,4; auto: balanced by a profile"},
-        o.cuts);
+  visit(OptionInfo{"stages", group, "staged schedules (ddg, features-replay, fdg, dni, gpipe, 1f1b): number of stages K", 1},
+        o.stages);
+  visit(OptionInfo{"cuts", group, "first block of each further stage, for example 2,4; auto: balanced by a profile"}, o.cuts);
   visit(OptionInfo{"workers", group, "hogwild, lpp: threads", 1}, o.workers);
   visit(OptionInfo{"micro-batches", group, "gpipe, 1f1b: parts of a batch that are in the pipeline at once", 1}, o.micro_batches);
   visit(OptionInfo{"partial-after", group, "lpp: steps with whole gradients before the first partial one", 0}, o.partial_after);
@@ -54,8 +53,17 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0}, o.max_in_flight);
   visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},
         o.publish);
-  visit(OptionInfo{"stale-weights", group, "weights of a delayed backward: stashed, live or replayed"}, o.stale_weights);
+  visit(OptionInfo{"stale-weights", group,
+                   "weights of a delayed backward: stashed, live or replayed; auto: replayed with features-replay, else stashed"},
+        o.stale_weights);
   visit(OptionInfo{"staleness-scaling", group, "none, or inverse: gradients times 1 / (1 + staleness)"}, o.staleness_scaling);
+
+  visit(OptionInfo{"gradient-shrinking", group, "fdg: beta, factor of an error gradient at each cut, above 0", 0, 1},
+        o.gradient_shrinking);
+  visit(OptionInfo{"dni-labels", group, "dni: gradient models see the labels too (cDNI)"}, o.dni_labels);
+  visit(OptionInfo{"dni-layers", group, "dni: hidden layers of a gradient model; 0: linear", 0}, o.dni_layers);
+  visit(OptionInfo{"dni-width", group, "dni: units of a hidden layer, except between images", 1}, o.dni_width);
+  visit(OptionInfo{"dni-lr", group, "dni: learning rate of the gradient models, which have an Adam of their own", 0}, o.dni_lr);
 
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);

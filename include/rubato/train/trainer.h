@@ -42,7 +42,7 @@ class Trainer {
 
   const std::filesystem::path& folder() const { return folder_; }
   const Plan& plan() const { return plan_; }
-  MeterReading reading() const { return meter_->reading(); }
+  MeterReading reading() const { return meter_.reading(); }
   std::int64_t first_step() const { return progress_at_start_.step; }
   double training_seconds() const;  ///< so far, evaluation left out; not during `run`
   const Trace& trace() const { return trace_; }
@@ -67,7 +67,7 @@ class Trainer {
   std::filesystem::path folder_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<EventFile> events_;
-  std::unique_ptr<StepMeter> meter_;
+  StepMeter meter_;
   Trace trace_;
   std::unique_ptr<Job> job_;
   std::unique_ptr<Runtime> runtime_;

@@ -1,0 +1,121 @@
+#include <stdexcept>
+
+#include "schedules/staged.h"
+
+namespace rubato {
+namespace {
+
+/// A stage of DNI, decoupled neural interfaces with synthetic gradients (Jaderberg et al. 2017). At the cut above it stands a
+/// gradient model M. In step t the stage computes h = f(x), hands h up, and at once goes back and updates with M(h) in place of
+/// the error gradient. The stage above does the same and returns the gradient of its own (predicted or, at the top, true) error
+/// with respect to h, from which M learns: update and backward are unlocked, forward is not.
+///
+/// When that gradient arrives depends on timing, when M learns from it does not: M learns from step t - 1 at the end of step t.
+/// So nobody waits for a stage that works on the same batch, and the result is the same whatever the timing. The last activation
+/// stays in the stage at the end of a segment, with its gradient, until the next segment or a resumed run goes on.
+class DniStage {
+ public:
+  DniStage(Replica& replica, BlockRange blocks, StagePlace place, std::unique_ptr<GradientModel> model, Publish publish)
+      : replica_(replica),
+        stage_(replica.model, blocks.first, blocks.last, replica.stage),
+        place_(std::move(place)),
+        model_(std::move(model)),
+        publish_(publish) {}
+
+  void run(Context& me) {
+    while (auto work = next_work(me, replica_, place_)) {
+      const std::int64_t step = work->index;
+      iterate(me, std::move(*work));
+      end_step(me, replica_, stage_, step);
+    }
+    if (place_.is_top()) return;
+    send(me, place_.above, Activation{});
+    if (waiting_ && !arrived_) arrived_ = receive(me, place_.grad_above);
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const;
+  void load(torch::serialize::InputArchive& archive);
+
+ private:
+  void iterate(Context& me, Activation work) {
+    const std::int64_t step = work.index;
+    const std::vector<Snapshot> weights = begin_step(me, replica_, stage_, step);
+    Pass pass = forward_pass(me, replica_, stage_, weights, work.output, step);
+    const AtCut cut{step, pass.output(), std::move(work.target)};
+    torch::Tensor grad;
+    if (place_.is_top()) {
+      grad = loss_gradient(me, replica_, stage_, pass, cut.target);
+    } else {
+      send_up(me, place_, step, cut.activation, cut.target);
+      me.compute("predict", step, 0, [&] { grad = model_->predict(cut); });
+    }
+    grad = backward_pass(me, replica_, stage_, std::move(pass), std::move(grad), publish_, step);
+    if (!place_.is_first()) send_down(me, place_, step, std::move(grad));
+    if (place_.is_top()) return;
+    learn(me);
+    waiting_ = cut;
+  }
+
+  void learn(Context& me) {
+    if (!waiting_) return;
+    const ErrorGradient gradient = arrived_ ? std::move(*arrived_) : receive(me, place_.grad_above);
+    arrived_.reset();
+    if (gradient.index != waiting_->batch) {
+      throw std::logic_error("dni: gradient of batch " + std::to_string(gradient.index) + " met the activation of batch " +
+                             std::to_string(waiting_->batch));
+    }
+    me.compute("learn", gradient.index, 0, [&] { model_->learn(*waiting_, gradient.grad); });
+  }
+
+  Replica& replica_;
+  Stage stage_;
+  StagePlace place_;
+  std::unique_ptr<GradientModel> model_;  // none at the top
+  Publish publish_;
+  std::optional<AtCut> waiting_;          // that the model has not learned from yet
+  std::optional<ErrorGradient> arrived_;  // for it, taken out of the channel at the end of a segment
+};
+
+void DniStage::save(torch::serialize::OutputArchive& archive) const {
+  if (place_.is_top()) return;
+  torch::serialize::OutputArchive model(archive.compilation_unit());
+  model_->save(model);
+  archive.write("model", model);
+  archive.write("waiting", torch::IValue(waiting_.has_value()));
+  if (!waiting_) return;
+  archive.write("activation", torch::IValue(waiting_->activation));
+  archive.write("target", torch::IValue(waiting_->target));
+  save_gradient(archive, *arrived_);
+}
+
+void DniStage::load(torch::serialize::InputArchive& archive) {
+  if (place_.is_top()) return;
+  torch::serialize::InputArchive model;
+  archive.read("model", model);
+  model_->load(model);
+  waiting_.reset();
+  arrived_.reset();
+  torch::IValue waiting, activation, target;
+  archive.read("waiting", waiting);
+  if (!waiting.toBool()) return;
+  archive.read("activation", activation);
+  archive.read("target", target);
+  arrived_ = load_gradient(archive);
+  waiting_ = AtCut{arrived_->index, activation.toTensor(), target.toTensor()};
+}
+
+}  // namespace
+
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options, const MakeGradientModel& make_model) {
+  return std::make_unique<StagedSchedule<DniStage>>(replica, options.cuts, "dni", [&](BlockRange blocks, int number, int count) {
+    const bool is_top = number == count - 1;
+    return std::make_unique<DniStage>(replica, blocks, StagePlace(replica, number, count, /*ahead=*/1),
+                                      is_top ? nullptr : make_model(number), options.publish);
+  });
+}
+
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options) {
+  return make_dni(replica, options, [&](int cut) { return make_synthetic_gradient(options.dni, replica.stage.seed, cut); });
+}
+
+}  // namespace rubato
