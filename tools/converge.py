@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Accuracy of every schedule on the same work: the table of docs/converging.md.
+"""Accuracy of every method on the same work: the tables of docs/converging.md.
 
-usage: tools/converge.py FOLDER [--schedules a,b] [--seeds 1,2,3] [--epochs 8] [--rubato PATH] [--table] [-- flags]
+usage: tools/converge.py FOLDER [--set schedules|couplings] [--methods a,b] [--seeds 1,2,3] [--rubato PATH] [--table] [-- flags]
 
-Each run lies in FOLDER/<schedule>-<seed>; runs that are done are not repeated. One that was stopped half-way is named and
-left alone.
-Flags after `--` come last and therefore override the standard ones. --table trains nothing and prints what is there.
+Each run lies in FOLDER/<method>-<seed>; runs that are done are not repeated. One that was stopped half-way is named and
+left alone. Flags after `--` come last and therefore override the standard ones. --table trains nothing and prints what is there.
 """
 
 import argparse
@@ -15,12 +14,31 @@ import statistics
 import subprocess
 import sys
 
-STANDARD = ["--model", "resnet8", "--precision", "bf16", "--lr", "0.05", "--warmup-epochs", "1"]
-SCHEDULES = {
-    "serial": [],
-    "hogwild": ["--workers", "2"],
-    "ddg": ["--stages", "2"],
-    "pd-asgd": ["--forward-threads", "1", "--backward-threads", "2"],
+STANDARD = ["--model", "resnet8", "--precision", "bf16"]
+MOMENTUM = ["--lr", "0.05", "--momentum", "0.9"]
+PLAIN = ["--lr", "0.2", "--momentum", "0"]
+FOUR = ["--replicas", "4", "--sampling", "whole", "--epochs", "8", "--warmup-epochs", "1"]
+# Per set: the reference first, then what is compared with it.
+SETS = {
+    "schedules": {
+        name: ["--epochs", "8", "--warmup-epochs", "1", *MOMENTUM, "--schedule", *flags]
+        for name, flags in {
+            "serial": ["serial"],
+            "hogwild": ["hogwild", "--workers", "2"],
+            "ddg": ["ddg", "--stages", "2"],
+            "pd-asgd": ["pd-asgd", "--forward-threads", "1", "--backward-threads", "2"],
+        }.items()
+    },
+    # Two passes over the data for each of four replicas; serial: the same two passes.
+    "couplings": {
+        "serial-momentum": ["--epochs", "2", "--warmup-epochs", "0.25", *MOMENTUM],
+        "serial-plain": ["--epochs", "2", "--warmup-epochs", "0.25", *PLAIN],
+        **{
+            f"{name}-{period}": ["--coupling", name, "--period", str(period), *FOUR, *flags]
+            for period in (16, 64)
+            for name, flags in {"eamsgd": MOMENTUM, "async-easgd": PLAIN, "downpour": PLAIN}.items()
+        },
+    },
 }
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -29,16 +47,18 @@ def arguments():
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--schedules", type=lambda text: text.split(","), default=list(SCHEDULES))
+    parser.add_argument("--set", choices=SETS, default="schedules")
+    parser.add_argument("--methods", type=lambda text: text.split(","))
     parser.add_argument("--seeds", type=lambda text: text.split(","), default=["1", "2", "3"])
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rubato", default=ROOT / "build/release/rubato")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args(sys.argv[1:split])
-    options.flags = [*STANDARD, "--epochs", str(options.epochs), *sys.argv[split + 1:]]
-    unknown = set(options.schedules) - set(SCHEDULES)
+    options.overrides = sys.argv[split + 1:]
+    options.known = SETS[options.set]
+    options.methods = options.methods or list(options.known)
+    unknown = set(options.methods) - set(options.known)
     if unknown:
-        parser.error(f"unknown schedule {', '.join(sorted(unknown))}: known are {', '.join(SCHEDULES)}")
+        parser.error(f"unknown method {', '.join(sorted(unknown))}: known are {', '.join(options.known)}")
     return options
 
 
@@ -48,19 +68,19 @@ def summary_of(run):
     return summary if summary.get("status") == "done" else None
 
 
-def train(options, schedule, seed):
-    run = options.folder / f"{schedule}-{seed}"
+def train(options, method, seed):
+    run = options.folder / f"{method}-{seed}"
     if summary_of(run) is not None:
         return
     if run.exists():  # another process may be at work in it
         sys.exit(f"{run} holds a run that is not done: finish it with `rubato train --resume {run}`, or remove it")
-    subprocess.run([options.rubato, "train", "--schedule", schedule, *SCHEDULES[schedule], "--seed", seed,
-                    "--run-dir", str(run), "--quiet", *options.flags], check=True)
+    subprocess.run([options.rubato, "train", *STANDARD, *options.known[method], "--seed", seed, "--run-dir", str(run), "--quiet",
+                    *options.overrides], check=True)
 
 
-def row(options, schedule, reference):
-    """The table's line of one schedule and its mean accuracy; None for what has no finished run."""
-    runs = [summary_of(options.folder / f"{schedule}-{seed}") for seed in options.seeds]
+def row(options, method, reference):
+    """The table's line of one method and its mean accuracy; None for what has no finished run."""
+    runs = [summary_of(options.folder / f"{method}-{seed}") for seed in options.seeds]
     done = [run for run in runs if run is not None]
     if not done:
         return None, None
@@ -68,18 +88,20 @@ def row(options, schedule, reference):
     each = " | ".join("not done" if run is None else f"{run['test_accuracy']:.2f}" for run in runs)
     stale = statistics.mean(next(iter(run["staleness"].values()))["mean"] for run in done)
     seconds = statistics.mean(run["seconds"] for run in done)
-    to_serial = "" if reference is None else f"{mean - reference:+.2f}"
-    return f"| {schedule} | {mean:.2f} | {each} | {to_serial} | {stale:.2f} | {seconds:.0f} |", mean
+    to_reference = "" if reference is None else f"{mean - reference:+.2f}"
+    flags = " ".join([*options.known[method], *options.overrides])
+    return f"| {method} | {mean:.2f} | {each} | {to_reference} | {stale:.2f} | {seconds:.0f} | `{flags}` |", mean
 
 
 def print_table(options):
+    reference_name = next(iter(options.known))
     seeds = " | ".join("seed " + seed for seed in options.seeds)
-    print(f"`rubato train {' '.join(options.flags)}`, test accuracy in percent:\n")
-    print(f"| schedule | mean | {seeds} | to serial | mean staleness of the first block | seconds |")
-    print("| --- " * (len(options.seeds) + 5) + "|")
-    _, reference = row(options, "serial", None)
-    for schedule in options.schedules:
-        line, _ = row(options, schedule, reference)
+    print(f"`rubato train {' '.join(STANDARD)}` and the flags of the row, test accuracy in percent:\n")
+    print(f"| method | mean | {seeds} | to {reference_name} | mean staleness of the first block | seconds | flags |")
+    print("| --- " * (len(options.seeds) + 6) + "|")
+    _, reference = row(options, reference_name, None)
+    for method in options.methods:
+        line, _ = row(options, method, reference)
         if line is not None:
             print(line)
 
@@ -88,8 +110,8 @@ def main():
     options = arguments()
     if not options.table:
         for seed in options.seeds:  # seed by seed: an unfinished table still compares like with like
-            for schedule in options.schedules:
-                train(options, schedule, seed)
+            for method in options.methods:
+                train(options, method, seed)
     print_table(options)
 
 

@@ -9,6 +9,7 @@ namespace rubato::app {
 using Chosen = std::function<int()>;
 void add_train(CLI::App& app, Chosen& chosen);
 void add_simulate(CLI::App& app, Chosen& chosen);
+void add_replay(CLI::App& app, Chosen& chosen);
 void add_eval(CLI::App& app, Chosen& chosen);
 void add_profile(CLI::App& app, Chosen& chosen);
 void add_list(CLI::App& app, Chosen& chosen);

@@ -22,6 +22,10 @@ const char* to_string(EventKind kind) {
       return "all-reduce";
     case EventKind::sleep:
       return "sleep";
+    case EventKind::leave:
+      return "leave";
+    case EventKind::change:
+      return "change";
   }
   return "?";
 }

@@ -1,6 +1,5 @@
-#include <mutex>
-
 #include "couplings/parts.h"
+#include "rubato/core/ordered_mutex.h"
 
 namespace rubato::coupling_detail {
 namespace {
@@ -37,7 +36,7 @@ struct Incorporated {
 class DownpourTie final : public Tie {
  public:
   DownpourTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Push>& pushes)
-      : replica_(replica), period_(options.period), pushes_(pushes) {
+      : replica_(replica), period_(options.period), pushes_(pushes), mutex_(options.prefixes.at(replica) + "pushed") {
     Bystander me;
     for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
       incorporated_.push_back({parts.stores.at(replica)->read(me, block).parameters});
@@ -48,11 +47,13 @@ class DownpourTie final : public Tie {
     if (!period_ends(step, period_)) return;
     const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
     const BlockSets pushed = iterates(me, store, blocks);
-    send(me, pushes_, make_push(blocks, step, pushed, pulls.name));
+    Push push;
+    mutex_.alone(me, [&] { push = make_push(blocks, step, pushed, pulls.name); });
+    send(me, pushes_, std::move(push));
     const Pull pull = receive(me, pulls);
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
-      take_in(block, pushed[local], pull.centre.at(local));
+      mutex_.alone(me, [&] { take_in(block, pushed[local], pull.centre.at(local)); });
       move_towards(me, store, block, "pull", *pushed[local], pull.centre.at(local)->tensors);
     }
   }
@@ -69,7 +70,6 @@ class DownpourTie final : public Tie {
     push.blocks = blocks;
     push.step = step;
     push.weights = weights;
-    const std::lock_guard lock(mutex_);
     for (std::size_t local = 0; local < weights.size(); ++local) {
       Incorporated& mine = incorporated_[static_cast<std::size_t>(blocks.first) + local];
       auto& moved = push.moved.emplace_back();
@@ -85,7 +85,6 @@ class DownpourTie final : public Tie {
   /// The centre has answered `centre` to a push of `pushed`.
   void take_in(int block, const TensorSetPtr& pushed, const TensorSetPtr& centre) {
     torch::NoGradGuard no_grad;
-    const std::lock_guard lock(mutex_);
     Incorporated& mine = incorporated_[static_cast<std::size_t>(block)];
     if (mine.base == pushed) {
       mine = {centre, centre->version};
@@ -101,12 +100,11 @@ class DownpourTie final : public Tie {
   int replica_;
   std::int64_t period_;
   Channel<Push> pushes_;
-  mutable std::mutex mutex_;  ///< guards what follows
+  OrderedMutex mutex_;  ///< guards what follows
   std::vector<Incorporated> incorporated_;
 };
 
 void DownpourTie::save(torch::serialize::OutputArchive& archive) const {
-  const std::lock_guard lock(mutex_);
   for (std::size_t block = 0; block < incorporated_.size(); ++block) {
     archive.write("base" + std::to_string(block), torch::IValue(incorporated_[block].base->tensors));
     archive.write("version" + std::to_string(block), torch::IValue(incorporated_[block].centre_version));
@@ -114,7 +112,6 @@ void DownpourTie::save(torch::serialize::OutputArchive& archive) const {
 }
 
 void DownpourTie::load(torch::serialize::InputArchive& archive) {
-  const std::lock_guard lock(mutex_);
   for (std::size_t block = 0; block < incorporated_.size(); ++block) {
     torch::IValue base, version;
     archive.read("base" + std::to_string(block), base);

@@ -112,10 +112,13 @@ class Elastic : public Coupling {
         }
       });
     }
-    for (std::size_t v = 0; v < visits.size(); ++v) {
+    std::vector<int> replicas;
+    for (const Visit& visit : visits) replicas.push_back(visit.replica);
+    visits.clear();  // before anyone is answered: a replica then publishes into the memory that its visit held
+    for (std::size_t v = 0; v < replicas.size(); ++v) {
       Force force;
       force.force = std::move(answers[v]);
-      send(me, forces(options_.prefixes.at(visits[v].replica), blocks), std::move(force));
+      send(me, forces(options_.prefixes.at(replicas[v]), blocks), std::move(force));
     }
   }
 

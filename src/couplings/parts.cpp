@@ -44,6 +44,7 @@ void move_towards(Context& me, WeightStore& store, int block, const char* what, 
 StoreOptions centre_store(const StoreOptions& replicas, const std::string& averaging, double rate) {
   StoreOptions options = replicas;
   options.averaging = {averaging, rate};
+  options.name = "centre";
   return options;
 }
 

@@ -86,8 +86,11 @@ class BatchSource::Prefetcher {
 };
 
 BatchSource::BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch, Shard shard,
-                         std::shared_ptr<StopTogether> together)
-    : maker_(std::move(maker)), shard_(shard), together_(together ? std::move(together) : std::make_shared<StopTogether>()) {
+                         std::shared_ptr<StopTogether> together, std::string name)
+    : maker_(std::move(maker)),
+      shard_(shard),
+      name_(std::move(name)),
+      together_(together ? std::move(together) : std::make_shared<StopTogether>()) {
   if (prefetch < 0) {
     throw UsageError("prefetch " + std::to_string(prefetch) + " is not allowed: give 0 or more batches");
   }
@@ -130,7 +133,7 @@ Batch BatchSource::make(std::int64_t index) const {
 }
 
 std::optional<Batch> BatchSource::next(Actor& actor) {
-  Event event{EventKind::take_batch};
+  Event event{.kind = EventKind::take_batch, .of = name_};
   actor.ordered(event, [&] { event.batch = take_index(); });
   if (event.batch < 0) return std::nullopt;
   return prefetcher_ ? prefetcher_->take(event.batch) : make(event.batch);

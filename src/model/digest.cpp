@@ -1,6 +1,7 @@
 #include "rubato/model/digest.h"
 
 #include <openssl/evp.h>
+#include <xxhash.h>
 
 #include <array>
 
@@ -37,6 +38,15 @@ std::string Digest::hex() {
     text += digits[bytes[i] & 15];
   }
   return text;
+}
+
+std::uint64_t checksum(const std::vector<torch::Tensor>& tensors) {
+  XXH64_hash_t hash = 0;
+  for (const torch::Tensor& tensor : tensors) {
+    const torch::Tensor plain = tensor.detach().cpu().contiguous();
+    hash = XXH3_64bits_withSeed(plain.data_ptr(), plain.nbytes(), hash);
+  }
+  return hash;
 }
 
 }  // namespace rubato

@@ -86,7 +86,7 @@ WeightStore::~WeightStore() = default;
 Snapshot WeightStore::read(Actor& actor, int block) const {
   const BlockState& state = *blocks_.at(block);
   Snapshot snapshot;
-  Event event{.kind = EventKind::read, .block = block};
+  Event event{.kind = EventKind::read, .block = block, .of = options_.name};
   actor.ordered(event, [&] {
     snapshot = state.newest();
     event.version = snapshot.parameters->version;
@@ -98,6 +98,7 @@ std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tens
                                 std::int64_t batch) {
   BlockState& state = *blocks_.at(block);
   torch::NoGradGuard no_grad;
+  actor.await_turn({.kind = EventKind::publish, .block = block, .of = options_.name});
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
   const std::int64_t staleness = before->clock - clock_read;
@@ -125,6 +126,7 @@ std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tens
 
 std::int64_t WeightStore::skip(Actor& actor, int block) {
   BlockState& state = *blocks_.at(block);
+  actor.await_turn({.kind = EventKind::publish, .block = block, .of = options_.name});
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
   auto next = sharing(before);
@@ -136,6 +138,7 @@ std::int64_t WeightStore::skip(Actor& actor, int block) {
 TensorSetPtr WeightStore::update(Actor& actor, int block, const char* what, Rule rule, std::optional<std::int64_t> clock) {
   BlockState& state = *blocks_.at(block);
   torch::NoGradGuard no_grad;
+  actor.await_turn({.kind = EventKind::publish, .block = block, .of = options_.name});
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().parameters;
   auto next = state.recycler->take(before->tensors);
@@ -150,6 +153,7 @@ TensorSetPtr WeightStore::iterate(Actor& actor, int block) const {
   const OptimizerOptions& optimizer = options_.optimizer;
   if (!optimizer.nesterov || !state.optimizer) return read(actor, block).parameters;
   torch::NoGradGuard no_grad;
+  actor.await_turn({.kind = EventKind::read, .block = block, .of = options_.name});
   const std::lock_guard writing(blocks_.at(block)->writer);
   const TensorSetPtr now = read(actor, block).parameters;
   // torch's SGD keeps b(t+1) = m b(t) + g, so v = -rate * b and the published point is x + m v.
@@ -190,6 +194,8 @@ void WeightStore::average(BlockState& state) const {
 TensorSetPtr WeightStore::publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event) {
   average(state);
   event.version = next->version;
+  event.of = options_.name;
+  if (actor.compares_publications()) event.checksum = checksum(next->tensors);
   const TensorSetPtr published = next;
   TensorSetPtr replaced;  // destroyed after the lock is released: it may return its memory to the recycler
   actor.ordered(event, [&] {
@@ -209,6 +215,7 @@ void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& rea
   BlockState& state = *blocks_.at(block);
   if (after.empty()) return;
   torch::NoGradGuard no_grad;
+  actor.await_turn({.kind = EventKind::publish_buffers, .block = block, .of = options_.name});
   const std::lock_guard writing(state.writer);
   const TensorSetPtr before = state.newest().buffers;
   auto next = std::make_shared<TensorSet>();
@@ -218,7 +225,8 @@ void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& rea
     const bool alone = before->version == read->version;
     next->tensors.push_back(alone ? after[i].clone() : before->tensors[i] + (after[i] - read->tensors[i]));
   }
-  Event event{.kind = EventKind::publish_buffers, .block = block, .version = next->version};
+  Event event{.kind = EventKind::publish_buffers, .block = block, .version = next->version, .of = options_.name};
+  if (actor.compares_publications()) event.checksum = checksum(next->tensors);
   actor.ordered(event, [&] {
     const std::lock_guard lock(state.pointers);
     state.current.buffers = std::move(next);

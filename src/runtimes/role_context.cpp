@@ -18,7 +18,8 @@ RoleContext::RoleContext(std::string name, const RuntimeOptions& options)
     : name_(std::move(name)),
       random_(options.seed, RandomUse::role, {name_key(name_)}),
       delay_stream_(options.seed, RandomUse::delay, {name_key(name_)}),
-      events_(options.events) {
+      events_(options.events),
+      order_(options.order) {
   for (const InjectedDelay& delay : options.delays) {
     if (delay.role != name_) continue;
     delay_low_ms_ = delay.low_ms;
@@ -26,8 +27,19 @@ RoleContext::RoleContext(std::string name, const RuntimeOptions& options)
   }
 }
 
+void RoleContext::await_turn(const Event& event) {
+  if (order_ != nullptr && order_->waits()) wait_for_turn(*order_, event);
+}
+
+void RoleContext::in_order(Event& event, FunctionRef<void()> action) {
+  if (order_ == nullptr) return action();
+  await_turn(event);
+  order_->act(name_, event, action);
+  if (order_->waits()) turn_ended();
+}
+
 void RoleContext::ordered(Event& event, FunctionRef<void()> action) {
-  action();
+  in_order(event, action);
   if (observed()) {
     const double time = now();
     report(event, time, time);

@@ -1,6 +1,6 @@
-#include <atomic>
 #include <optional>
 
+#include "rubato/core/last_to_leave.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
@@ -33,14 +33,15 @@ class PdAsgd final : public Schedule {
         publish_(options.publish),
         permits_{{replica.prefix + "permits", static_cast<std::size_t>(options.max_in_flight)}},
         passes_{{replica.prefix + "passes", static_cast<std::size_t>(options.max_in_flight + options.backward_threads)}},
-        unissued_permits_(options.max_in_flight) {}
+        unissued_permits_(options.max_in_flight),
+        forwarding_(replica.prefix + "forward") {}
 
   std::vector<Role> roles() override {
-    forwarding_ = forward_threads_;
+    forwarding_.expect(forward_threads_);
     std::vector<Role> roles;
     for (int i = 0; i < forward_threads_; ++i) {
       roles.push_back({.name = replica_.prefix + "forward-" + std::to_string(i),
-                       .run = [this](Context& me) { forward_role(me); },
+                       .run = [this, i](Context& me) { forward_role(me, i == 0); },
                        .device = i});
     }
     for (int i = 0; i < backward_threads_; ++i) {
@@ -52,8 +53,8 @@ class PdAsgd final : public Schedule {
   }
 
  private:
-  void forward_role(Context& me) {
-    while (unissued_permits_.fetch_sub(1) > 0) send(me, permits_, Permit{});
+  void forward_role(Context& me, bool is_first) {
+    for (; is_first && unissued_permits_ > 0; --unissued_permits_) send(me, permits_, Permit{});
     for (;;) {
       receive(me, permits_);
       const auto batch = replica_.source.next(me);
@@ -65,7 +66,7 @@ class PdAsgd final : public Schedule {
       send(me, passes_, std::move(forwarded));
     }
     send(me, permits_, Permit{});
-    if (--forwarding_ == 0) {
+    if (forwarding_.leave(me)) {
       for (int i = 0; i < backward_threads_; ++i) send(me, passes_, Forwarded{});
     }
   }
@@ -87,8 +88,8 @@ class PdAsgd final : public Schedule {
   Publish publish_;
   Channel<Permit> permits_;
   Channel<Forwarded> passes_;
-  std::atomic<int> unissued_permits_;
-  std::atomic<int> forwarding_{0};
+  int unissued_permits_;  // of the first forward role alone
+  LastToLeave forwarding_;
 };
 
 }  // namespace

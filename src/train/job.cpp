@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <atomic>
-
 #include "rubato/core/error.h"
+#include "rubato/core/last_to_leave.h"
 #include "rubato/model/digest.h"
 
 namespace rubato {
@@ -32,13 +31,13 @@ bool has_buffers(const Model& model) {
 struct Job::Member {
   Member(const Model& model, const StoreOptions& options, std::shared_ptr<const BatchMaker> batches, std::int64_t prefetch,
          Shard shard, const std::shared_ptr<StopTogether>& together)
-      : store(model, options), source(std::move(batches), prefetch, shard, together) {}
+      : store(model, options), source(std::move(batches), prefetch, shard, together, options.name), at_work(options.name) {}
 
   WeightStore store;
   BatchSource source;
   std::unique_ptr<Replica> replica;
   std::unique_ptr<Schedule> schedule;
-  std::atomic<int> roles_at_work{0};
+  LastToLeave at_work;
 };
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
@@ -49,8 +48,9 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
   for (int i = 0; i < count; ++i) {
     const auto index = static_cast<std::size_t>(i);
     const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.at(index);
-    members_.push_back(
-        std::make_unique<Member>(model, parts_.store, parts_.batches.at(index), parts_.prefetch, shard, together_));
+    StoreOptions store = parts_.store;
+    store.name = fmt::format("r{}", i);
+    members_.push_back(std::make_unique<Member>(model, store, parts_.batches.at(index), parts_.prefetch, shard, together_));
     stores.push_back(&members_.back()->store);
   }
   coupling_ = find_coupling(parts_.coupling.name).make({model, parts_.store, stores}, parts_.coupling);
@@ -87,13 +87,13 @@ std::vector<Role> Job::roles() {
   for (int i = 0; i < replicas(); ++i) {
     Member& member = *members_[static_cast<std::size_t>(i)];
     std::vector<Role> roles = member.schedule->roles();
-    member.roles_at_work = static_cast<int>(roles.size());
+    member.at_work.expect(static_cast<int>(roles.size()));
     for (Role& role : roles) {
       all.push_back({.name = role.name,
                      .run =
                          [this, i, &member, run = std::move(role.run)](Context& me) {
                            run(me);
-                           if (--member.roles_at_work == 0) coupling_->replica_left(me, i);
+                           if (member.at_work.leave(me)) coupling_->replica_left(me, i);
                          },
                      .device = i * width + role.device});
     }

@@ -134,6 +134,9 @@ void check_combinations(const TrainOptions& o) {
     throw UsageError(fmt::format("--replicas {} with --coupling none would train {} models that never meet: start separate runs",
                                  o.replicas, o.replicas));
   }
+  if (o.record && !o.resume.empty()) {
+    throw UsageError("--record with --resume: a recording begins with the initial weights; record a run from its start");
+  }
   if (!o.resume.empty() && !o.init_from.empty()) {
     throw UsageError("--resume and --init-from both say where the weights come from: give one of them");
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "rubato/core/error.h"
 #include "rubato/train/cuts.h"
@@ -130,7 +131,10 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                 .scale_by_staleness = o.staleness_scaling == "inverse",
                 .device = plan.stage.device};
   plan.store.optimizer.check();
-  if (runtime.simulated) plan.costs = simulated_costs(plan);
+  if (runtime.simulated) {
+    plan.platform = parse_platform(runtime.platform);
+    plan.costs = simulated_costs(plan);
+  }
   plan.schedule = {.name = o.schedule,
                    .workers = o.workers,
                    .forward_threads = o.forward_threads,
@@ -156,9 +160,16 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                    .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
   check(plan.coupling, *o.lr);
   o.cuts = cuts_text(plan.schedule.cuts);
-  plan.roles = {.seed = o.seed, .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); }};
+  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / o.threads_per_role);
+  plan.roles = {.seed = o.seed,
+                .processors = plan.stage.device.is_cpu() ? processors : 0,
+                .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); }};
   for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
   return plan;
+}
+
+std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles) {
+  return plan.runtime.simulated ? make_simulator(plan.platform, roles) : make_thread_runtime(roles);
 }
 
 /// Replicas share one order of the data and take turns in it, or each has an order of its own.

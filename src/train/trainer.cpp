@@ -9,8 +9,10 @@
 #include <nlohmann/json.hpp>
 
 #include "rubato/core/error.h"
+#include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
 #include "rubato/train/files.h"
+#include "rubato/train/replay.h"
 
 namespace fs = std::filesystem;
 
@@ -31,20 +33,17 @@ std::int64_t peak_rss_bytes() {
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
 }
 
-std::unique_ptr<Runtime> make_runtime(const Plan& plan, Trace* trace) {
-  RuntimeOptions roles = plan.roles;
-  roles.events = trace;
-  return plan.runtime.simulated ? make_simulator(parse_platform(plan.runtime.platform), roles) : make_thread_runtime(roles);
-}
-
 }  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
-  runtime_ = make_runtime(plan_, plan_.options.trace ? &trace_ : nullptr);
   job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
   open_folder();
   meter_.write_to(metrics_.get());
+  RuntimeOptions roles = plan_.roles;
+  if (plan_.options.trace) roles.events = &trace_;
+  roles.order = recorder_.get();
+  runtime_ = make_runtime(plan_, roles);
   if (!plan_.options.resume.empty()) resume();
 }
 
@@ -78,6 +77,7 @@ void Trainer::open_folder() {
   write_atomically(folder_ / "config.toml", saved_config());
   metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.step);
   events_ = std::make_unique<EventFile>(folder_);
+  if (options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
 }
 
 std::string Trainer::saved_config() const {
@@ -116,6 +116,7 @@ void Trainer::run() {
       write_checkpoint();
     }
     status_ = stop_requested_ ? "interrupted" : "done";
+    if (recorder_) recorder_->finish(job_->digest());
   } catch (const DivergedError&) {
     status_ = "diverged";
     write_outputs();
@@ -127,6 +128,7 @@ void Trainer::run() {
 
 void Trainer::run_segment(std::int64_t end) {
   job_->open(progress_.step, end);
+  if (recorder_) recorder_->begin_segment(progress_.step);
   if (stop_requested_) job_->stop();
   const auto wall = std::chrono::steady_clock::now();
   const double begin = runtime_->now();
@@ -142,6 +144,7 @@ void Trainer::run_segment(std::int64_t end) {
     throw;
   }
   account();
+  if (recorder_) recorder_->end_segment(progress_.step);
 }
 
 void Trainer::finish_epoch() {
@@ -194,7 +197,9 @@ void Trainer::write_outputs() {
     write_atomically(folder_ / "transcript.txt", trace_.transcript());
   }
   write_atomically(folder_ / "summary.json", summary());
-  if (metrics_->failed() && listener_ != nullptr) listener_->note("some lines of metrics.jsonl could not be written");
+  if (listener_ == nullptr) return;
+  if (metrics_->failed()) listener_->note("some lines of metrics.jsonl could not be written");
+  if (recorder_ && recorder_->failed()) listener_->note("the recording could not be written whole and cannot be replayed");
 }
 
 std::string Trainer::summary() const {

@@ -39,6 +39,23 @@ class RunFolder : public ::testing::Test {
   fs::path data;
 };
 
+TEST_F(RunFolder, a_recorded_run_is_replayed_to_the_same_digest) {
+  const std::vector<std::string> flags = {"--schedule", "hogwild", "--coupling", "lap",     "--replicas",
+                                          "2",          "--steps", "12",         "--record"};
+  EXPECT_EQ(train("recorded", flags).exit_code, 0);
+  for (const char* where : {"threads", "simulator"}) {
+    const Outcome again = rubato_command({"replay", run("recorded"), "--in", where});
+    EXPECT_EQ(again.exit_code, 0) << again.err;
+    EXPECT_THAT(again.out, HasSubstr("weights_digest " + digest("recorded")));
+  }
+  fs::resize_file(folder.path() / "recorded/recording.rec", 100);
+  const Outcome cut = rubato_command({"replay", run("recorded")});
+  EXPECT_EQ(cut.exit_code, 3);
+  EXPECT_THAT(cut.err, HasSubstr("recording.rec is cut off in the record that begins at byte"));
+  EXPECT_EQ(train("plain").exit_code, 0);
+  EXPECT_THAT(rubato_command({"replay", run("plain")}).err, HasSubstr("record one with `rubato train --record`"));
+}
+
 TEST_F(RunFolder, holds_what_is_promised) {
   const Outcome outcome = train("a", {"--epochs", "2", "--trace", "--json"});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

@@ -40,7 +40,7 @@ std::string folder_of(const std::string& path) {
 }
 
 /// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- replica <-
-/// schedules, couplings; context <- runtimes; all of them <- train.
+/// schedules, couplings; context <- runtimes, recording; all of them <- train.
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> rules = {
       {"core", {}},
@@ -52,7 +52,8 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"schedules", {"core", "model", "data", "context", "replica"}},
       {"couplings", {"core", "model", "data", "context", "replica"}},
       {"runtimes", {"core", "context"}},
-      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes"}}};
+      {"recording", {"core", "context"}},
+      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording"}}};
   return rules;
 }
 
@@ -88,6 +89,13 @@ TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
     EXPECT_EQ(text.find("std::chrono"), std::string::npos) << file << ": time comes from Context::now";
     EXPECT_EQ(text.find("<thread>") != std::string::npos && folder_of(file.string()) == "schedules", false)
         << file << ": threads belong to runtimes";
+  }
+}
+
+TEST(Tidy, what_timing_decides_passes_the_ordering_point) {
+  for (const fs::path& file : files_under({"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings"})) {
+    EXPECT_FALSE(std::regex_search(text_of(file), std::regex("std::(atomic|mutex)")))
+        << file << ": a recording would not know of it; use LastToLeave, OrderedMutex or a channel";
   }
 }
 

@@ -62,6 +62,25 @@ TEST_P(RuntimeTest, each_message_reaches_exactly_one_of_several_receivers) {
   EXPECT_EQ(sum, 5050);
 }
 
+TEST_P(RuntimeTest, a_deadlock_is_found_and_explained) {
+  const Channel<Number> questions{{"questions", 1}}, answers{{"answers", 1}};
+  const auto runtime = make();
+  try {
+    runtime->run({{.name = "a", .run = [&](Context& me) { receive(me, questions); }},
+                  {.name = "b",
+                   .run =
+                       [&](Context& me) {
+                         for (int i = 0; i < 2; ++i) send(me, answers, number(i));
+                       },
+                   .device = 1},
+                  {.name = "done", .run = [&](Context& me) { me.sleep(1e-3); }}});
+    FAIL() << "it came back";
+  } catch (const std::logic_error& error) {
+    EXPECT_STREQ(error.what(),
+                 "deadlock: every role waits for another: a waits for a message in 'questions'; b waits for room in 'answers'");
+  }
+}
+
 TEST_P(RuntimeTest, a_full_channel_holds_its_sender) {
   const Channel<Number> channel{{"narrow", 1}}, go{{"go", 1}};
   std::atomic<int> sent{0};

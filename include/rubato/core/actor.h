@@ -17,6 +17,12 @@ class Actor {
   /// Runs `action`, which fills in what it found out (a version, a batch), and then reports `event`. `action` is short: a
   /// pointer swap, an index increment; never arithmetic and never blocking.
   virtual void ordered(Event& event, FunctionRef<void()> action) = 0;
+
+  /// In a replay: blocks until the recording says that it is this actor's turn to do what `event` names; the turn ends with
+  /// `ordered`. Whoever takes a lock before `ordered` calls this before the lock. Otherwise nothing happens.
+  virtual void await_turn(const Event&) {}
+  /// Whether somebody compares what is published, so that `Event::checksum` is worth its time.
+  virtual bool compares_publications() const { return false; }
 };
 
 /// For code outside any run: tests, evaluation, export.

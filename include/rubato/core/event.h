@@ -5,7 +5,7 @@
 
 namespace rubato {
 
-enum class EventKind { take_batch, read, publish, publish_buffers, send, receive, compute, all_reduce, sleep };
+enum class EventKind { take_batch, read, publish, publish_buffers, send, receive, compute, all_reduce, sleep, leave, change };
 
 /// Lower-case word used in transcripts and traces: "take", "read", "publish", ...
 const char* to_string(EventKind kind);
@@ -17,7 +17,10 @@ struct Event {
   std::int64_t version = -1;    ///< read, publish: version of the block's weights
   std::int64_t staleness = -1;  ///< publish: version before it minus version at which the gradient was evaluated
   std::int64_t batch = -1;      ///< take, send, receive, compute
-  std::string what = {};        ///< compute: "forward", ...; send, receive: name of the channel; all_reduce: the group
+  std::string what =
+      {};  ///< compute: "forward", ...; send, receive: name of the channel; all_reduce, leave: the group; change: the thing
+  std::string of = {};         ///< take, read, publish: name of the store or source ("r0", "centre")
+  std::uint64_t checksum = 0;  ///< publish: of what is published, where somebody compares it; else 0
 };
 
 /// Receives events. Called from any role, one call at a time per role; implementations synchronise themselves.

@@ -86,9 +86,10 @@ class StopTogether {
 /// ahead by one thread of its own, so that loading stays off the compute threads.
 class BatchSource {
  public:
-  /// Batch i of this source is batch i * shard.count + shard.index of `maker`. `together`: other sources to stop with.
+  /// Batch i of this source is batch i * shard.count + shard.index of `maker`. `together`: other sources to stop with. `name`: in
+  /// events, unique in a run.
   explicit BatchSource(std::shared_ptr<const BatchMaker> maker, std::int64_t prefetch = 4, Shard shard = {},
-                       std::shared_ptr<StopTogether> together = nullptr);
+                       std::shared_ptr<StopTogether> together = nullptr, std::string name = {});
   /// Waits for the batch that is being prepared. Nobody may be inside `next`.
   ~BatchSource();
 
@@ -112,6 +113,7 @@ class BatchSource {
 
   std::shared_ptr<const BatchMaker> maker_;
   Shard shard_;
+  std::string name_;
   std::shared_ptr<StopTogether> together_;
   std::unique_ptr<Prefetcher> prefetcher_;  ///< none: the caller prepares
   std::int64_t position_ = 0, end_ = 0;     ///< guarded by together_->mutex_

@@ -23,4 +23,7 @@ class Digest {
   evp_md_ctx_st* context_;
 };
 
+/// 64 bits (XXH3) over the bytes of all tensors, in order: fast, to tell whether two runs computed the same.
+std::uint64_t checksum(const std::vector<torch::Tensor>& tensors);
+
 }  // namespace rubato

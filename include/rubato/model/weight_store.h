@@ -46,6 +46,7 @@ struct StoreOptions {
   /// Multiply a gradient of staleness s by 1 / (1 + s).
   bool scale_by_staleness = false;
   torch::Device device = torch::kCPU;
+  std::string name = {};  ///< in events: "r0", "centre"; unique in a run
 };
 
 /// The weights of one replica, block by block, as immutable published versions.

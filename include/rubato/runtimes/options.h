@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "rubato/context/order.h"
 #include "rubato/context/runtime.h"
 #include "rubato/core/event.h"
 
@@ -21,6 +22,9 @@ struct RuntimeOptions {
   std::uint64_t seed = 1;
   std::vector<InjectedDelay> delays;
   EventSink* events = nullptr;  ///< receives every event of every role; not owned; null: none
+  Order* order = nullptr;       ///< records or enforces the order of what roles do; not owned; null: none
+  /// Threads: how many roles compute at the same time, the others take turns; 0: all.
+  int processors = 0;
   /// Threads: called at the start of each role's thread (intra-op threads are set here).
   std::function<void()> on_thread_start;
 };

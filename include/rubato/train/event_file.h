@@ -2,8 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
+
+#include "rubato/recording/record_file.h"
 
 namespace rubato {
 
@@ -15,8 +16,7 @@ class EventFile {
   void scalar(const std::string& tag, std::int64_t step, double value);
 
  private:
-  void record(const std::string& bytes);
-  std::ofstream file_;
+  RecordWriter file_;
 };
 
 }  // namespace rubato

@@ -62,7 +62,7 @@ struct TrainOptions {
 
   std::string run_dir, resume;
   std::int64_t checkpoint_every = 0;
-  bool trace = false, quiet = false, json = false;
+  bool trace = false, record = false, quiet = false, json = false;
 
   bool operator==(const TrainOptions&) const = default;
 };

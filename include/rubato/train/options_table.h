@@ -118,6 +118,9 @@ void visit_options(Options&& o, Visitor&& visit) {
         o.checkpoint_every);
   visit(OptionInfo{"trace", group, "write trace.json (Chrome trace, opens in Perfetto) and transcript.txt", -inf, inf, false},
         o.trace);
+  visit(OptionInfo{"record", group, "write recording.rec, the order of every read, publication and message, for `rubato replay`",
+                   -inf, inf, false},
+        o.record);
   visit(OptionInfo{"quiet", group, "print errors only", -inf, inf, false}, o.quiet);
   visit(OptionInfo{"json", group, "print the summary as JSON on standard output", -inf, inf, false}, o.json);
 }

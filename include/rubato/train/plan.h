@@ -33,11 +33,15 @@ struct Plan {
   ScheduleOptions schedule;
   CouplingOptions coupling;
   RuntimeOptions roles;
+  SimulatedPlatform platform;                         ///< simulator only
   std::vector<BlockCost> costs;                       ///< simulator only
   std::int64_t steps_per_epoch = 0, total_steps = 0;  ///< of each replica
 
   JobParts job() const;
 };
+
+/// Threads of this process or hosts in virtual time, as `plan.runtime` says; `roles` in place of `plan.roles`.
+std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles);
 
 /// Loads the data, builds the model, chooses cuts. Throws UsageError for what cannot work together, DataError for data that
 /// cannot be read.

@@ -15,6 +15,7 @@
 namespace rubato {
 
 class EventFile;
+class Recorder;
 
 /// Told how a run goes, on the thread that called `Trainer::run`, between segments.
 class TrainListener {
@@ -67,6 +68,7 @@ class Trainer {
   std::filesystem::path folder_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<EventFile> events_;
+  std::unique_ptr<Recorder> recorder_;
   StepMeter meter_;
   Trace trace_;
   std::unique_ptr<Job> job_;
