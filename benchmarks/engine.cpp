@@ -5,12 +5,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <thread>
 
+#include <unistd.h>
+
 #include "allocator/allocator.h"
+#include "rubato/recording/recorder.h"
 #include "support.h"
 
 namespace rubato::bench {
@@ -90,11 +94,16 @@ int speed(int rounds, int batches) {
   TwoPlainLoops two_plain;
   Contender serial(base_options("serial")), bf16(base_options("serial", "bf16")), hogwild(base_options("hogwild")),
       ddg(base_options("ddg")), pd_asgd(base_options("pd-asgd"));
+  const auto recording = std::filesystem::temp_directory_path() / fmt::format("bench-{}.rec", ::getpid());
+  Recorder recorder(recording);
+  recorder.begin_segment(0);
+  Contender recorded(base_options("hogwild"), &recorder);
   const std::vector<std::pair<std::string, std::function<double(int)>>> contenders = {
       {"plain", [&](int n) { return plain.seconds_per_batch(n); }},
       {"two plain", [&](int n) { return two_plain.seconds_per_batch(n); }},
       {"serial", [&](int n) { return serial.seconds_per_batch(n); }},
       {"hogwild", [&](int n) { return hogwild.seconds_per_batch(n); }},
+      {"recorded hogwild", [&](int n) { return recorded.seconds_per_batch(n); }},
       {"ddg", [&](int n) { return ddg.seconds_per_batch(n); }},
       {"pd-asgd", [&](int n) { return pd_asgd.seconds_per_batch(n); }},
       {"bf16", [&](int n) { return bf16.seconds_per_batch(n); }}};
@@ -121,6 +130,9 @@ int speed(int rounds, int batches) {
       !has_amx() || ratio("serial", "bf16") >= 1.6);
   const double overhead = 100 * (ratio("serial", "plain") - 1);
   row("engine's own part of serial", overhead, "%", "<= 2%", overhead <= 2);
+  const double cost = 100 * (ratio("recorded hogwild", "hogwild") - 1);
+  row("cost of recording hogwild", cost, "%", "<= 3%", cost <= 3);
+  std::filesystem::remove(recording);
   return 0;
 }
 

@@ -35,8 +35,12 @@ inline TrainOptions base_options(const std::string& schedule, const std::string&
 /// One job, kept between rounds.
 class Contender {
  public:
-  explicit Contender(const TrainOptions& options)
-      : plan_(make_plan(options)), job_(plan_.model, plan_.job(), ignore_), runtime_(make_thread_runtime(plan_.roles)) {}
+  /// `order`: records what it does; not owned.
+  explicit Contender(const TrainOptions& options, Order* order = nullptr)
+      : plan_(make_plan(options)), job_(plan_.model, plan_.job(), ignore_) {
+    plan_.roles.order = order;
+    runtime_ = make_thread_runtime(plan_.roles);
+  }
 
   /// Seconds per batch over `steps` more steps of every replica.
   double seconds_per_batch(std::int64_t steps) {

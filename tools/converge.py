@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Accuracy of every method on the same work: the tables of docs/converging.md.
 
-usage: tools/converge.py FOLDER [--set schedules|couplings] [--methods a,b] [--seeds 1,2,3] [--rubato PATH] [--table] [-- flags]
+usage: tools/converge.py FOLDER [--set schedules|couplings|others] [--methods a,b] [--seeds 1,2,3] [--rubato PATH] [--table] [-- flags]
 
 Each run lies in FOLDER/<method>-<seed>; runs that are done are not repeated. One that was stopped half-way is named and
 left alone. Flags after `--` come last and therefore override the standard ones. --table trains nothing and prints what is there.
@@ -15,13 +15,17 @@ import subprocess
 import sys
 
 STANDARD = ["--model", "resnet8", "--precision", "bf16"]
-MOMENTUM = ["--lr", "0.05", "--momentum", "0.9"]
-PLAIN = ["--lr", "0.2", "--momentum", "0"]
-FOUR = ["--replicas", "4", "--sampling", "whole", "--epochs", "8", "--warmup-epochs", "1"]
+FOUR = ["--replicas", "4", "--sampling", "whole", "--epochs", "4", "--warmup-epochs", "0.5"]
+# The learning rate of each: the best of a few at period 16, one seed (docs/converging.md).
+TIED = {
+    "eamsgd": ["--lr", "0.1", "--momentum", "0.9"],
+    "async-easgd": ["--lr", "1", "--momentum", "0"],
+    "downpour": ["--lr", "0.2", "--momentum", "0"],
+}
 # Per set: the reference first, then what is compared with it.
 SETS = {
     "schedules": {
-        name: ["--epochs", "8", "--warmup-epochs", "1", *MOMENTUM, "--schedule", *flags]
+        name: ["--epochs", "8", "--warmup-epochs", "1", "--lr", "0.05", "--schedule", *flags]
         for name, flags in {
             "serial": ["serial"],
             "hogwild": ["hogwild", "--workers", "2"],
@@ -29,15 +33,38 @@ SETS = {
             "pd-asgd": ["pd-asgd", "--forward-threads", "1", "--backward-threads", "2"],
         }.items()
     },
-    # Two passes over the data for each of four replicas; serial: the same two passes.
+    # One pass over the data for each of four replicas. The reference: the same one pass, and four.
     "couplings": {
-        "serial-momentum": ["--epochs", "2", "--warmup-epochs", "0.25", *MOMENTUM],
-        "serial-plain": ["--epochs", "2", "--warmup-epochs", "0.25", *PLAIN],
+        "serial": ["--epochs", "1", "--warmup-epochs", "0.125", "--lr", "0.1"],
+        "serial-4-passes": ["--epochs", "4", "--warmup-epochs", "0.5", "--lr", "0.1"],
         **{
             f"{name}-{period}": ["--coupling", name, "--period", str(period), *FOUR, *flags]
             for period in (16, 64)
-            for name, flags in {"eamsgd": MOMENTUM, "async-easgd": PLAIN, "downpour": PLAIN}.items()
+            for name, flags in TIED.items()
         },
+    },
+    # Everything else, one pass over the data in all.
+    "others": {
+        name: ["--epochs", "1", "--warmup-epochs", "0.125", *flags]
+        for name, flags in {
+            "serial": ["--lr", "0.05"],
+            "features-replay": ["--lr", "0.05", "--schedule", "features-replay"],
+            "fdg": ["--lr", "0.05", "--schedule", "fdg"],
+            "dni": ["--lr", "0.05", "--schedule", "dni", "--dni-labels"],
+            "gpipe": ["--lr", "0.05", "--schedule", "gpipe"],
+            "1f1b": ["--lr", "0.05", "--schedule", "1f1b"],
+            "lpp": ["--lr", "0.05", "--schedule", "lpp"],
+            "allreduce": ["--lr", "0.05", "--coupling", "allreduce", "--batch-size", "64"],
+            "local-sgd": ["--lr", "0.05", "--coupling", "local-sgd"],
+            "lap": ["--lr", "0.05", "--coupling", "lap"],
+            "easgd": ["--lr", "0.5", "--coupling", "easgd"],
+            "adownpour": ["--lr", "0.2", "--coupling", "adownpour"],
+            "mvadownpour": ["--lr", "0.2", "--coupling", "mvadownpour"],
+            "mdownpour": ["--lr", "0.02", "--coupling", "mdownpour", "--momentum", "0.9"],
+            "admm": ["--lr", "0.2", "--coupling", "admm"],
+            "asgd": ["--lr", "0.5", "--momentum", "0", "--averaging", "mean"],
+            "mvasgd": ["--lr", "0.5", "--momentum", "0", "--averaging", "moving"],
+        }.items()
     },
 }
 ROOT = pathlib.Path(__file__).resolve().parent.parent

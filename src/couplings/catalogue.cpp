@@ -74,6 +74,7 @@ const std::vector<CouplingEntry>& couplings() {
        .summary = "round-robin linearised ADMM (--penalty); unstable where elastic averaging is not",
        .paper = easgd + ", section 3.3",
        .make = make_admm,
+       .least_replicas = 2,
        .extra_roles = 1,
        .default_period = 0,
        .whole_steps = true},
@@ -87,6 +88,7 @@ const std::vector<CouplingEntry>& couplings() {
        .summary = "every --period steps averagers add the difference to the mean; workers never wait",
        .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
        .make = make_lap,
+       .least_replicas = 2,
        .default_period = 16,
        .shards_data = true},
   };

@@ -2,6 +2,7 @@
 
 #include "couplings/elastic_rule.h"
 #include "couplings/parts.h"
+#include "model/recycler.h"
 #include "rubato/core/error.h"
 
 namespace rubato::coupling_detail {
@@ -20,7 +21,7 @@ struct Visit final : Message {
 
 /// What pulls the replica back.
 struct Force final : Message {
-  BlockTensors force;
+  BlockSets force;
   std::size_t bytes() const override { return bytes_of(force); }
 };
 
@@ -57,7 +58,7 @@ class ElasticTie final : public Tie {
     if (step % period_ != 0) return;
     const Force force = receive(me, forces(prefix_, blocks));
     for (int block = blocks.first; block < blocks.last; ++block) {
-      const auto& pull = force.force.at(static_cast<std::size_t>(block - blocks.first));
+      const auto& pull = force.force.at(static_cast<std::size_t>(block - blocks.first))->tensors;
       store.update(me, block, "pull", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) torch::sub_out(next[i], now.tensors[i], pull[i]);
       });
@@ -76,7 +77,9 @@ class Elastic : public Coupling {
   Elastic(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
         centre_(parts.model, centre_store(parts.store, "none", 0)),
-        ties_(options.replicas, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {}
+        ties_(options.replicas, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {
+    for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
+  }
 
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
@@ -100,14 +103,15 @@ class Elastic : public Coupling {
   /// c += sum of alpha (x_i - c) over `visits`, all of the same blocks and against the same c (Jacobi order); answers each.
   void exchange(Context& me, std::vector<Visit> visits) {
     const BlockRange blocks = visits.front().blocks;
-    std::vector<BlockTensors> answers(visits.size());
+    std::vector<BlockSets> answers(visits.size());
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
       centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(now.tensors[i]);
         for (std::size_t v = 0; v < visits.size(); ++v) {
-          auto force = elastic_force(visits[v].weights[local]->tensors, now.tensors, options_.moving_rate);
-          for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force[i]);
+          auto force = forces_[static_cast<std::size_t>(block)]->take(now.tensors);
+          elastic_force(visits[v].weights[local]->tensors, now.tensors, options_.moving_rate, force->tensors);
+          for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force->tensors[i]);
           answers[v].push_back(std::move(force));
         }
       });
@@ -127,6 +131,7 @@ class Elastic : public Coupling {
  private:
   Channel<Visit> visits_{{"visits", unbounded}};
   WeightStore centre_;
+  std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
   Ties<ElasticTie> ties_;
 };
 
