@@ -1,6 +1,8 @@
 // Jaderberg et al. 2017, "Decoupled Neural Interfaces using Synthetic Gradients": one test per statement.
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include <numeric>
 
 #include "support/oracle.h"
@@ -47,14 +49,14 @@ struct Clairvoyant final : GradientModel {
 
 /// Lets `inner` learn, but predicts zero.
 struct Muted final : GradientModel {
-  Muted(std::unique_ptr<GradientModel> inner_, bool& clean_) : inner(std::move(inner_)), clean(clean_) {}
+  Muted(std::unique_ptr<GradientModel> inner_, std::atomic<bool>& clean_) : inner(std::move(inner_)), clean(clean_) {}
   torch::Tensor predict(const AtCut& at) override { return torch::zeros_like(at.activation); }
   void learn(const AtCut& at, const torch::Tensor& gradient) override {
-    clean = clean && !at.activation.requires_grad() && !gradient.requires_grad();
+    if (at.activation.requires_grad() || gradient.requires_grad()) clean = false;
     if (inner) inner->learn(at, gradient);
   }
   std::unique_ptr<GradientModel> inner;
-  bool& clean;
+  std::atomic<bool>& clean;
 };
 
 struct Case {
@@ -117,7 +119,7 @@ TEST_P(DniTest, the_first_step_leaves_every_block_below_a_cut_unchanged) {
 }
 
 TEST_P(DniTest, what_the_gradient_model_learns_never_touches_the_weights) {
-  bool clean = true;
+  std::atomic<bool> clean{true};
   std::vector<std::string> digests;
   for (const bool learns : {false, true}) {
     Lab dni = lab();
@@ -151,7 +153,7 @@ double last_losses(const ScheduleOptions& schedule, const MakeGradientModel& mak
 TEST(DniLearning, predictions_lower_the_loss_further_than_the_top_stage_can_alone) {
   const ScheduleOptions plain{.name = "dni", .cuts = {2}},
       conditioned{.name = "dni", .cuts = {2}, .dni = {.labels = true, .classes = 4}};
-  bool clean = true;
+  std::atomic<bool> clean{true};
   const double top_alone = last_losses(plain, [&](int) { return std::make_unique<Muted>(nullptr, clean); });
   EXPECT_LT(last_losses(plain), 0.9 * top_alone);
   EXPECT_LT(last_losses(conditioned), 0.9 * top_alone);
