@@ -111,7 +111,17 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
   runtime.simulated = true;
   CLI::App* command = app.add_subcommand(
       "simulate", "the same run in virtual time on a simulated platform: real gradients, given or counted costs");
-  command->add_option("--platform", runtime.platform, "uniform:N: N equal hosts, joined pairwise; role i runs on host i mod N")
+  PlatformChoice& platform = runtime.platform;
+  command
+      ->add_option("--platform", platform.platform,
+                   "uniform:N, gpus:N, lan-1g:N, wan:N, mixed:N, or a SimGrid file (.xml); role i runs on host i mod N")
+      ->capture_default_str();
+  command->add_option("--host-speed", platform.host_speeds, "HOST:FACTOR, 3:0.5 computes half as fast; repeatable");
+  command->add_option("--straggler", platform.stragglers,
+                      "HOST:KIND:TIME, late before each forward pass; fixed, random (exponential) or bursty; repeatable");
+  command->add_option("--bandwidth", platform.bandwidth, "of each host's link, 1Gbps or 125MBps; default: the preset's");
+  command->add_option("--latency", platform.latency, "from host to host, 50us or 30ms; default: the preset's");
+  command->add_option("--loss", platform.loss, "probability that a message is lost and sent again, after 200 ms or more")
       ->capture_default_str();
   command->add_option("--profile", runtime.profile_file, "costs per block, as `rubato profile -o FILE` writes them");
   command->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")

@@ -9,6 +9,7 @@
 #include "rubato/context/order.h"
 #include "rubato/context/runtime.h"
 #include "rubato/core/event.h"
+#include "rubato/runtimes/platform.h"
 
 namespace rubato {
 
@@ -34,17 +35,6 @@ InjectedDelay parse_delay(const std::string& text);
 
 /// Roles on threads of this process.
 std::unique_ptr<Runtime> make_thread_runtime(const RuntimeOptions& options);
-
-/// Hosts of the simulated platform.
-struct SimulatedPlatform {
-  int hosts = 1;
-  int cores_per_host = 1;
-  double link_bytes_per_second = 12.5e9;
-  double link_latency_seconds = 5e-6;
-};
-
-/// "uniform:N": N hosts of one core each, joined pairwise. UsageError otherwise.
-SimulatedPlatform parse_platform(const std::string& text);
 
 /// Roles in virtual time on SimGrid, one at a time, in the order of virtual time. Only one may exist in a process at a time.
 /// Order at equal times is repeatable for the first simulator of a process: SimGrid's clock runs on, and times that are not

@@ -16,9 +16,9 @@ namespace rubato {
 /// What executes the run.
 struct RuntimeChoice {
   bool simulated = false;
-  std::string platform = "uniform:1";  ///< simulator
-  std::string profile_file;            ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
-  double device_gflops = 50;           ///< simulator: speed of a host where operations are counted, > 0
+  PlatformChoice platform;    ///< simulator
+  std::string profile_file;   ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
+  double device_gflops = 50;  ///< simulator: speed of a host where operations are counted, > 0
 };
 
 /// The one place that sees everything: options turned into objects, combinations checked.
