@@ -3,31 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "rubato/core/error.h"
 #include "rubato/runtimes/options.h"
-#include "support/lab.h"
-#include "support/temporary_directory.h"
+#include "support/simulated.h"
 
 namespace rubato {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-struct Load final : Message {
-  std::size_t size = 0;
-  int sender = 0;
-  std::size_t bytes() const override { return size; }
-};
-
-Load load(std::size_t size, int sender = 0) {
-  Load message;
-  message.size = size;
-  message.sender = sender;
-  return message;
-}
+using test::forwards;
+using test::load;
+using test::Load;
+using test::transfer;
 
 std::string refusal(const PlatformChoice& choice) {
   try {
@@ -39,10 +27,10 @@ std::string refusal(const PlatformChoice& choice) {
 }
 
 TEST(Platform, presets_differ_in_what_joins_their_hosts) {
-  EXPECT_EQ(parse_platform("uniform:16").hosts, 16);
-  EXPECT_DOUBLE_EQ(parse_platform("lan-1g:4").link_bytes_per_second, 125e6);
-  EXPECT_DOUBLE_EQ(parse_platform("wan:4").link_latency_seconds, 30e-3);
-  EXPECT_EQ(parse_platform("mixed:8").speeds, (std::vector<double>{1, 0.75, 0.5, 0.25}));
+  EXPECT_EQ(parse_platform({.platform = "uniform:16"}).hosts, 16);
+  EXPECT_DOUBLE_EQ(parse_platform({.platform = "lan-1g:4"}).link_bytes_per_second, 125e6);
+  EXPECT_DOUBLE_EQ(parse_platform({.platform = "wan:4"}).link_latency_seconds, 30e-3);
+  EXPECT_EQ(parse_platform({.platform = "mixed:8"}).speeds, (std::vector<double>{1, 0.75, 0.5, 0.25}));
   EXPECT_DOUBLE_EQ(parse_platform({.platform = "wan:2", .bandwidth = "1Gbps"}).link_bytes_per_second, 125e6);
   EXPECT_DOUBLE_EQ(parse_platform({.platform = "wan:2", .latency = "10us"}).link_latency_seconds, 10e-6);
   EXPECT_EQ(parse_platform({.platform = "mixed:2", .host_speeds = {"1:0.5"}}).speeds, (std::vector<double>{1, 0.375}));
@@ -64,43 +52,12 @@ TEST(Platform, what_is_wrong_is_said_in_one_sentence_with_an_example) {
   EXPECT_THAT(refusal({.platform = "a.xml", .latency = "5ms"}), HasSubstr("a.xml"));
 }
 
-class SimulatedPlatformTest : public ::testing::Test {
- protected:
-  /// Virtual time at which host `to` has a message of `bytes` that host 0 sent at 0.
-  static double transfer(const SimulatedPlatform& platform, std::size_t bytes, std::uint64_t seed = 1) {
-    const Channel<Load> channel{{"loads", 1}};
-    double arrived = 0;
-    make_simulator(platform, {.seed = seed})
-        ->run({{.name = "sender", .run = [&](Context& me) { send(me, channel, load(bytes)); }},
-               {.name = "receiver",
-                .run =
-                    [&](Context& me) {
-                      receive(me, channel);
-                      arrived = me.now();
-                    },
-                .device = 1}});
-    return arrived;
-  }
-  /// Virtual time of `passes` forward passes of a second each on host 0.
-  static double forwards(const SimulatedPlatform& platform, int passes, std::uint64_t seed = 1) {
-    double end = 0;
-    make_simulator(platform, {.seed = seed})->run({{.name = "worker", .run = [&](Context& me) {
-                                                      for (int i = 0; i < passes; ++i) {
-                                                        me.compute("forward", i, 1, [] {});
-                                                        me.compute("backward", i, 0, [] {});
-                                                      }
-                                                      end = me.now();
-                                                    }}});
-    return end;
-  }
-};
-
-TEST_F(SimulatedPlatformTest, a_message_takes_latency_and_its_bytes) {
-  EXPECT_NEAR(transfer(parse_platform("lan-1g:2"), 1'250'000), 0.01 + 50e-6, 1e-6);
-  EXPECT_NEAR(transfer(parse_platform("wan:2"), 1), 30e-3, 1e-5);
+TEST(SimulatedPlatform, a_message_takes_latency_and_its_bytes) {
+  EXPECT_NEAR(transfer(parse_platform({.platform = "lan-1g:2"}), 1'250'000), 0.01 + 50e-6, 1e-6);
+  EXPECT_NEAR(transfer(parse_platform({.platform = "wan:2"}), 1), 30e-3, 1e-5);
 }
 
-TEST_F(SimulatedPlatformTest, nobody_waits_behind_the_slow_message_of_another) {
+TEST(SimulatedPlatform, nobody_waits_behind_the_slow_message_of_another) {
   const Channel<Load> channel{{"loads", 10}};
   std::vector<int> order;
   const auto sender = [&](int number, std::size_t bytes) {
@@ -110,7 +67,7 @@ TEST_F(SimulatedPlatformTest, nobody_waits_behind_the_slow_message_of_another) {
       send(me, channel, load(1, number));
     };
   };
-  make_simulator(parse_platform("lan-1g:3"), {})
+  make_simulator(parse_platform({.platform = "lan-1g:3"}), {})
       ->run({{.name = "slow", .run = sender(0, 12'500'000)},
              {.name = "fast", .run = sender(1, 1), .device = 1},
              {.name = "receiver",
@@ -122,7 +79,7 @@ TEST_F(SimulatedPlatformTest, nobody_waits_behind_the_slow_message_of_another) {
   EXPECT_EQ(order, (std::vector<int>{1, 1, 0, 0})) << "and nobody overtakes himself";
 }
 
-TEST_F(SimulatedPlatformTest, senders_share_the_link_of_their_receiver) {
+TEST(SimulatedPlatform, senders_share_the_link_of_their_receiver) {
   const Channel<Load> channel{{"loads", 10}};
   double end = 0;
   std::vector<Role> roles;
@@ -136,53 +93,32 @@ TEST_F(SimulatedPlatformTest, senders_share_the_link_of_their_receiver) {
                          end = me.now();
                        },
                    .device = 4});
-  make_simulator(parse_platform("lan-1g:5"), {})->run(roles);
+  make_simulator(parse_platform({.platform = "lan-1g:5"}), {})->run(roles);
   EXPECT_NEAR(end, 0.04, 1e-3);
 }
 
-TEST_F(SimulatedPlatformTest, a_slower_host_takes_longer) {
+TEST(SimulatedPlatform, a_slower_host_takes_longer) {
   EXPECT_NEAR(forwards(parse_platform({.platform = "uniform:2", .host_speeds = {"0:0.5"}}), 3), 6, 1e-6);
 }
 
-TEST_F(SimulatedPlatformTest, stragglers_are_late_as_they_are_told) {
+TEST(SimulatedPlatform, stragglers_are_late_as_they_are_told) {
   const auto with = [](const std::string& straggler) { return parse_platform({.stragglers = {straggler}}); };
   EXPECT_NEAR(forwards(with("0:fixed:500ms"), 10), 15, 1e-6);
   const double random = forwards(with("0:random:500ms"), 200);
   EXPECT_NEAR(random, 300, 30) << "mean half a second";
-  EXPECT_EQ(forwards(with("0:random:500ms"), 200), random);
-  EXPECT_NE(forwards(with("0:random:500ms"), 200, 2), random);
+  EXPECT_NEAR(forwards(with("0:random:500ms"), 200), random, 1e-6);
+  EXPECT_GT(std::abs(forwards(with("0:random:500ms"), 200, 2) - random), 1e-3);
   const double bursty = forwards(with("0:bursty:1s"), 1000) - 1000;
   EXPECT_GT(bursty, 100);
   EXPECT_LT(bursty, 600);
 }
 
-TEST_F(SimulatedPlatformTest, lost_messages_are_sent_again) {
+TEST(SimulatedPlatform, lost_messages_are_sent_again) {
   const SimulatedPlatform lossy = parse_platform({.platform = "lan-1g:2", .loss = 0.5});
   double sum = 0;
   for (std::uint64_t seed = 1; seed <= 40; ++seed) sum += transfer(lossy, 1, seed);
   EXPECT_NEAR(sum / 40, 0.2, 0.12) << "half are lost once, a quarter twice, ...: one time-out of 0.2 s in the mean";
-  EXPECT_EQ(transfer(lossy, 1, 3), transfer(lossy, 1, 3));
-}
-
-TEST_F(SimulatedPlatformTest, files_of_simgrid_are_read_and_bad_ones_named_with_their_line) {
-  const test::TemporaryDirectory folder;
-  const std::string file = folder.path() / "two.xml";
-  const std::string begin =
-      "<?xml version='1.0'?>\n<!DOCTYPE platform SYSTEM \"https://simgrid.org/simgrid.dtd\">\n<platform version=\"4.1\">\n"
-      "<zone id=\"z\" routing=\"Full\">\n";
-  const std::string end =
-      "<link id=\"l\" bandwidth=\"125MBps\" latency=\"1ms\"/>\n"
-      "<route src=\"a\" dst=\"b\"><link_ctn id=\"l\"/></route>\n</zone>\n</platform>\n";
-  std::ofstream(file) << begin << "<host id=\"a\" speed=\"1Gf\"/>\n<host id=\"b\" speed=\"500Mf\"/>\n" << end;
-  EXPECT_NEAR(transfer(parse_platform(file), 1'250'000), 0.011, 1e-4);
-  EXPECT_NEAR(forwards(parse_platform(file), 1), 1, 1e-6);
-  std::ofstream(file) << begin << "<host id=\"a\" speed=\"1Gf\"/>\n<host id=\"b\" speed=\"quick\"/>\n" << end;
-  try {
-    transfer(parse_platform(file), 1);
-    FAIL() << "it was taken";
-  } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("two.xml:6"), HasSubstr("quick")));
-  }
+  EXPECT_NEAR(transfer(lossy, 1, 3), transfer(lossy, 1, 3), 1e-6);
 }
 
 }  // namespace

@@ -46,9 +46,6 @@ struct PlatformChoice {
 ///   wan:N      100 Mb/s, 30 ms
 ///   mixed:N    as lan-1g; speeds 1, 0.75, 0.5, 0.25 in turn
 SimulatedPlatform parse_platform(const PlatformChoice& choice);
-inline SimulatedPlatform parse_platform(const std::string& platform) {
-  return parse_platform(PlatformChoice{.platform = platform});
-}
 
 /// "50ms", "2s", "10us", "5m" in seconds. UsageError that names `flag` otherwise.
 double parse_seconds(const std::string& flag, const std::string& text);
