@@ -1,6 +1,7 @@
 #include <jemalloc/jemalloc.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "allocator/allocator.h"
 
@@ -18,6 +19,13 @@ double bytes_in_use() {
   mallctl("thread.allocated", &allocated, &size, nullptr, 0);
   mallctl("thread.deallocated", &freed, &size, nullptr, 0);
   return static_cast<double>(allocated) - static_cast<double>(freed);
+}
+
+void give_memory_back() {
+  ssize_t milliseconds = 5000;
+  for (const char* name : {"arena.0.dirty_decay_ms", "arena.0.muzzy_decay_ms"}) {
+    mallctl(name, nullptr, nullptr, &milliseconds, sizeof milliseconds);
+  }
 }
 
 }  // namespace rubato

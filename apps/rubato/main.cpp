@@ -15,6 +15,8 @@ Examples:
   rubato train --resume runs/20260101-120000-ddg-resnet8
   rubato simulate --platform uniform:4 --schedule ddg --stages 4 --steps 100
   rubato train --schedule hogwild --record --run-dir runs/a && rubato replay runs/a
+  rubato simulate --from runs/a --workers 8
+  rubato compare experiments/ddg.toml --jobs 2
   rubato eval --checkpoint runs/20260101-120000-ddg-resnet8
 
 Exit codes: 0 done; 2 wrong usage or configuration; 3 data, checkpoint or run folder that cannot be read or written;
@@ -62,6 +64,7 @@ int main(int argc, char** argv) {
   rubato::app::add_train(app, chosen);
   rubato::app::add_simulate(app, chosen);
   rubato::app::add_replay(app, chosen);
+  rubato::app::add_compare(app, chosen);
   rubato::app::add_eval(app, chosen);
   rubato::app::add_profile(app, chosen);
   rubato::app::add_list(app, chosen);

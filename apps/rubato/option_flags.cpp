@@ -73,6 +73,10 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
     return options;
   }
   if (!config_file.empty()) options = from_toml(read_file(config_file), config_file);
+  return given_options(command, flags, std::move(options));
+}
+
+TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, TrainOptions options) {
   overlay(command, flags, options);
   return options;
 }

@@ -13,4 +13,7 @@ void add_option_flags(CLI::App& command, TrainOptions& options, std::string& con
 /// `command` has been parsed once already. UsageError when a resumed run would differ in what determines its result.
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, const std::string& config_file);
 
+/// The flags that `command` was told over `options`.
+TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, TrainOptions options);
+
 }  // namespace rubato::app

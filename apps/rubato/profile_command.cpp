@@ -26,6 +26,12 @@ void print_table(const Profile& profile) {
   }
 }
 
+std::string slowdown_text(const std::vector<double>& slowdown) {
+  std::vector<std::string> parts;
+  for (std::size_t n = 1; n <= slowdown.size(); ++n) parts.push_back(fmt::format("n = {}: {:.2f}x", n, slowdown[n - 1]));
+  return join(parts);
+}
+
 /// Speed-up of K stages that never wait: all time over the slowest stage's.
 double ideal_speedup(const std::vector<BlockCost>& costs, const std::vector<int>& cuts) {
   double all = 0, slowest = 0;
@@ -59,12 +65,16 @@ int profile_model(const TrainOptions& given, const std::string& output, int repe
   TrainOptions options = given;
   options.schedule = "serial";
   const Plan plan = make_plan(options);
-  const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), repeats);
+  const Batch batch = plan.batches->make(0);
+  Profile profile = measure_profile(plan.model, plan.stage, plan.store, batch, repeats);
+  const int processors = std::max(1, plan.roles.processors);
+  profile.slowdown = measure_slowdown(plan.model, plan.stage, plan.store, batch, processors, std::max(1, repeats / 2));
   if (!output.empty()) write_atomically(output, to_json(profile));
   if (options.json) {
     fmt::print("{}", to_json(profile));
   } else if (!options.quiet) {
     print_table(profile);
+    fmt::print("steps side by side, one on each of n cores, take as long as: {}\n", slowdown_text(profile.slowdown));
     const int most = std::min<int>(4, static_cast<int>(profile.blocks.size()));
     for (int stages = 2; stages <= most; ++stages) {
       const std::vector<int> cuts = balanced_cuts(profile.costs(), stages);

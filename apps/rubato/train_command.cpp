@@ -5,11 +5,13 @@
 #include <csignal>
 #include <memory>
 
+#include "allocator/allocator.h"
 #include "commands.h"
 #include "option_flags.h"
 #include "progress_line.h"
 #include "rubato/core/error.h"
 #include "rubato/train/trainer.h"
+#include "rubato/train/what_if.h"
 
 namespace rubato::app {
 namespace {
@@ -45,11 +47,11 @@ class Printer final : public TrainListener {
     ProgressLine::clear();
     fmt::print(stderr, "rubato: {}\n", sentence);
   }
-  void epoch_done(std::int64_t epoch, double train_loss, const Evaluation& test, double rate) override {
+  void tested(double epochs, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    fmt::print("epoch {:>3}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n", epoch, train_loss,
-               test.loss, test.accuracy, rate);
+    fmt::print("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n", epochs,
+               train_loss, test.loss, test.accuracy, rate);
     std::fflush(stdout);
   }
 
@@ -71,18 +73,25 @@ void print_start(const Trainer& trainer) {
   std::fflush(stdout);
 }
 
-int run(const TrainOptions& options, const RuntimeChoice& runtime) {
-  const bool talk = !options.quiet && !options.json;
+void print_what_if(const WhatIf& what_if) {
+  fmt::print("recorded: {} steps in {:.3f} s; simulated unchanged: {:.3f} s, an error of {:+.1f}%\n", what_if.recorded_steps,
+             what_if.recorded_seconds, what_if.predicted_seconds, 100 * what_if.error());
+}
+
+int run(Plan plan) {
+  const bool talk = !plan.options.quiet && !plan.options.json, json = plan.options.json;
   Printer printer(talk);
-  Trainer trainer(make_plan(options, runtime), &printer);
+  Trainer trainer(std::move(plan), &printer);
   if (talk) print_start(trainer);
+  if (talk && trainer.plan().what_if) print_what_if(*trainer.plan().what_if);
   {
     const SignalScope signals(trainer);
     const ProgressLine line(trainer, talk);
     trainer.run();
   }
-  if (options.json) fmt::print("{}", trainer.summary());
+  if (json) fmt::print("{}", trainer.summary());
   if (talk) {
+    if (trainer.plan().runtime.simulated) fmt::print("virtual time: {:.6g} s\n", trainer.virtual_seconds());
     fmt::print("{}: {}\n", trainer.stopped() ? "interrupted; continue with --resume" : "done", trainer.folder().string());
   }
   return static_cast<int>(trainer.stopped() ? ExitCode::interrupted : ExitCode::ok);
@@ -91,8 +100,18 @@ int run(const TrainOptions& options, const RuntimeChoice& runtime) {
 struct Arguments {
   TrainOptions flags;
   RuntimeChoice runtime;
-  std::string config_file;
+  std::string config_file, from;
 };
+
+int simulate(const CLI::App& command, const Arguments& arguments) {
+  give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
+  if (arguments.from.empty()) {
+    return run(make_plan(given_options(command, arguments.flags, arguments.config_file), arguments.runtime));
+  }
+  if (!arguments.config_file.empty()) throw UsageError("--from takes the configuration of the recorded run: leave --config out");
+  return run(
+      plan_what_if(arguments.from, given_options(command, arguments.flags, recorded_options(arguments.from)), arguments.runtime));
+}
 
 }  // namespace
 
@@ -101,7 +120,7 @@ void add_train(CLI::App& app, Chosen& chosen) {
   CLI::App* command = app.add_subcommand("train", "train on the threads of this process; writes a run folder");
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] {
-    chosen = [=] { return run(given_options(*command, arguments->flags, arguments->config_file), arguments->runtime); };
+    chosen = [=] { return run(make_plan(given_options(*command, arguments->flags, arguments->config_file))); };
   });
 }
 
@@ -111,15 +130,32 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
   runtime.simulated = true;
   CLI::App* command = app.add_subcommand(
       "simulate", "the same run in virtual time on a simulated platform: real gradients, given or counted costs");
-  command->add_option("--platform", runtime.platform, "uniform:N: N equal hosts, joined pairwise; role i runs on host i mod N")
+  command->add_option("--from", arguments->from,
+                      "what if: the run recorded in this folder with the changes that other flags name; costs and delays as "
+                      "recorded");
+  PlatformChoice& platform = runtime.platform;
+  command
+      ->add_option("--platform", platform.platform,
+                   "uniform:N, gpus:N, lan-1g:N, wan:N, mixed:N, or a SimGrid file (.xml); role i runs on host i mod N")
+      ->capture_default_str();
+  command->add_option("--host-speed", platform.host_speeds, "HOST:FACTOR, 3:0.5 computes half as fast; repeatable");
+  command->add_option("--straggler", platform.stragglers,
+                      "HOST:KIND:TIME, late before each forward pass; fixed, random (exponential) or bursty; repeatable");
+  command->add_option("--bandwidth", platform.bandwidth, "of each host's link, 1Gbps or 125MBps; default: the preset's");
+  command->add_option("--latency", platform.latency, "from host to host, 50us or 30ms; default: the preset's");
+  command->add_option("--cores", platform.cores, "of each host; role i runs on core i: host i / cores")->capture_default_str();
+  command->add_option("--dies", platform.deaths, "HOST:TIME, its replica ends where it is; repeatable");
+  command->add_option("--joins", platform.arrivals, "HOST:TIME, its replica starts then, from the centre; repeatable");
+  command->add_option("--loss", platform.loss, "probability that a message is lost and sent again, after 200 ms or more")
       ->capture_default_str();
   command->add_option("--profile", runtime.profile_file, "costs per block, as `rubato profile -o FILE` writes them");
+  command->add_option("--block-costs", runtime.block_costs,
+                      "FORWARD:BACKWARD of a batch, 2ms:4ms for every block, or one for each with commas");
+  command->add_flag("!--no-compute", runtime.compute, "time only: nothing is computed, tens of thousands of roles are possible");
   command->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")
       ->capture_default_str();
   add_option_flags(*command, arguments->flags, arguments->config_file);
-  command->callback([=, &chosen] {
-    chosen = [=] { return run(given_options(*command, arguments->flags, arguments->config_file), arguments->runtime); };
-  });
+  command->callback([=, &chosen] { chosen = [=] { return simulate(*command, *arguments); }; });
 }
 
 }  // namespace rubato::app

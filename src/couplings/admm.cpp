@@ -4,9 +4,7 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica has a gradient and asks for its turn.
-struct Ask final : Message {
-  int replica = -1;
-  bool leaves = false;
+struct Ask final : Request {
   std::size_t bytes() const override { return 0; }
 };
 
@@ -122,18 +120,13 @@ class Admm final : public Coupling {
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, asks_, options_.replicas, [&](const Ask& ask) {
+               serve_until_all_left(me, asks_, options_.replicas, centre_, [&](const Ask& ask) {
                  waiting_[static_cast<std::size_t>(ask.replica)] = true;
                  while (waiting_[static_cast<std::size_t>(next_)]) give_turn(me);
                });
              }}};
   }
-  void replica_left(Context& me, int replica) override {
-    Ask farewell;
-    farewell.replica = replica;
-    farewell.leaves = true;
-    send(me, asks_, std::move(farewell));
-  }
+  void replica_left(Context& me, int replica) override { leave_centre(me, asks_, replica); }
   WeightStore& answer() override { return centre_; }
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;

@@ -5,15 +5,13 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// What a replica has learned since it last pushed.
-struct Push final : Message {
-  int replica = -1;
+struct Push final : Request {
   std::string answer_to;
   BlockRange blocks;
   std::int64_t step = -1;
   BlockSets weights;                          ///< x
   BlockTensors moved;                         ///< x - x at the last push, with what the centre answered then
   std::vector<std::int64_t> centre_versions;  ///< per block: of the centre that x was based on; -1: of none exactly
-  bool leaves = false;
   std::size_t bytes() const override { return bytes_of(moved); }
   std::int64_t batch() const override { return step; }
 };
@@ -56,6 +54,11 @@ class DownpourTie final : public Tie {
       mutex_.alone(me, [&] { take_in(block, pushed[local], pull.centre.at(local)); });
       move_towards(me, store, block, "pull", *pushed[local], pull.centre.at(local)->tensors);
     }
+  }
+
+  /// The replica's weights are those of the centre. Before any of its roles.
+  void start_from(const BlockSets& centre) {
+    for (std::size_t block = 0; block < centre.size(); ++block) incorporated_[block] = {centre[block], centre[block]->version};
   }
 
   void save(torch::serialize::OutputArchive& archive) const;
@@ -132,14 +135,12 @@ class Downpour final : public Coupling {
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_.replicas, [&](Push push) { serve(me, push); });
+               serve_until_all_left(me, pushes_, options_.replicas, centre_, [&](Push push) { serve(me, push); });
              }}};
   }
-  void replica_left(Context& me, int replica) override {
-    Push farewell;
-    farewell.replica = replica;
-    farewell.leaves = true;
-    send(me, pushes_, std::move(farewell));
+  void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
+  void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
+    ties_[replica].start_from(join_centre(me, pushes_, store, replica, step));
   }
   WeightStore& answer() override { return centre_; }
 

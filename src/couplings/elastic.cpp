@@ -9,12 +9,10 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica shows its weights to the centre.
-struct Visit final : Message {
-  int replica = -1;
+struct Visit final : Request {
   BlockRange blocks;
   std::int64_t step = -1;
   BlockSets weights;
-  bool leaves = false;
   std::size_t bytes() const override { return bytes_of(weights); }
   std::int64_t batch() const override { return step; }
 };
@@ -84,14 +82,12 @@ class Elastic : public Coupling {
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, visits_, options_.replicas, [&](Visit visit) { serve(me, std::move(visit)); });
+               serve_until_all_left(me, visits_, options_.replicas, centre_, [&](Visit visit) { serve(me, std::move(visit)); });
              }}};
   }
-  void replica_left(Context& me, int replica) override {
-    Visit farewell;
-    farewell.replica = replica;
-    farewell.leaves = true;
-    send(me, visits_, std::move(farewell));
+  void replica_left(Context& me, int replica) override { leave_centre(me, visits_, replica); }
+  void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
+    join_centre(me, visits_, store, replica, step);
   }
   WeightStore& answer() override { return centre_; }
   void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }

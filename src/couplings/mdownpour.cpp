@@ -3,10 +3,9 @@
 namespace rubato::coupling_detail {
 namespace {
 
-struct Push final : Message {
+struct Push final : Request {
   BlockGradient gradient;
   std::string answer_to;
-  bool leaves = false;
   std::size_t bytes() const override { return bytes_of(gradient.gradients); }
   std::int64_t batch() const override { return gradient.batch; }
 };
@@ -53,13 +52,12 @@ class MomentumDownpour final : public Coupling {
   Tie& tie(int) override { return tie_; }
   std::vector<Role> roles(std::int64_t) override {
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_.replicas, [&](Push push) { serve(me, std::move(push)); });
+               serve_until_all_left(me, pushes_, options_.replicas, centre_, [&](Push push) { serve(me, std::move(push)); });
              }}};
   }
-  void replica_left(Context& me, int) override {
-    Push farewell;
-    farewell.leaves = true;
-    send(me, pushes_, std::move(farewell));
+  void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
+  void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t) override {
+    join_centre(me, pushes_, store, replica, std::nullopt);
   }
   WeightStore& answer() override { return centre_; }
   void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,13 +35,61 @@ inline bool period_ends(std::int64_t step, std::int64_t period) {
   return (step + 1) % period == 0;
 }
 
-/// The loop of a centre: answers requests until every replica has left. `Request` has a member `leaves`.
-template <class Request, class Serve>
-void serve_until_all_left(Context& me, const Channel<Request>& requests, int replicas, Serve&& serve) {
+/// The centre's weights, for a replica that joins.
+struct Welcome final : Message {
+  BlockSets centre;
+  std::size_t bytes() const override { return bytes_of(centre); }
+};
+inline Channel<Welcome> welcomes(int replica) {
+  return {{"welcome/" + std::to_string(replica), 1}};
+}
+
+/// What a centre is asked besides what a method is about: `joins` and `leaves` say that `replica` does.
+struct Request : Message {
+  int replica = -1;
+  bool joins = false, leaves = false;
+};
+
+/// Asks the centre that serves `requests` for its weights and gives them to `store`; its clock becomes `clock`, or the centre's.
+template <class R>
+BlockSets join_centre(Context& me, const Channel<R>& requests, WeightStore& store, int replica,
+                      std::optional<std::int64_t> clock) {
+  R request;
+  request.replica = replica;
+  request.joins = true;
+  send(me, requests, std::move(request));
+  BlockSets centre = receive(me, welcomes(replica)).centre;
+  for (int block = 0; block < store.block_count(); ++block) {
+    const TensorSet& from = *centre.at(static_cast<std::size_t>(block));
+    store.update(
+        me, block, "join",
+        [&](const TensorSet&, std::vector<torch::Tensor>& next) {
+          for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(from.tensors[i]);
+        },
+        clock.value_or(from.clock));
+  }
+  return centre;
+}
+
+template <class R>
+void leave_centre(Context& me, const Channel<R>& requests, int replica) {
+  R farewell;
+  farewell.replica = replica;
+  farewell.leaves = true;
+  send(me, requests, std::move(farewell));
+}
+
+/// The loop of a centre: answers requests until every replica has left.
+template <class R, class Serve>
+void serve_until_all_left(Context& me, const Channel<R>& requests, int replicas, const WeightStore& centre, Serve&& serve) {
   for (int present = replicas; present > 0;) {
-    Request request = receive(me, requests);
+    R request = receive(me, requests);
     if (request.leaves) {
       --present;
+    } else if (request.joins) {
+      Welcome welcome;
+      for (int block = 0; block < centre.block_count(); ++block) welcome.centre.push_back(centre.read(me, block).parameters);
+      send(me, welcomes(request.replica), std::move(welcome));
     } else {
       serve(std::move(request));
     }

@@ -144,4 +144,9 @@ std::int64_t BatchSource::position() const {
   return position_;
 }
 
+void BatchSource::catch_up() {
+  const std::scoped_lock lock(together_->mutex_);
+  for (const BatchSource* member : together_->members_) position_ = std::max(position_, member->position_);
+}
+
 }  // namespace rubato

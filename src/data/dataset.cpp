@@ -18,6 +18,7 @@ const std::vector<DatasetEntry>& table() {
        10,
        {0.2860},
        {0.3530},
+       {60000, 10000, 1, 28, 28},
        load_idx},
       {"mnist",
        "data/mnist",
@@ -25,6 +26,7 @@ const std::vector<DatasetEntry>& table() {
        10,
        {0.1307},
        {0.3081},
+       {60000, 10000, 1, 28, 28},
        load_idx},
       {"cifar10",
        "data/cifar10",
@@ -33,6 +35,7 @@ const std::vector<DatasetEntry>& table() {
        10,
        {0.4914, 0.4822, 0.4465},
        {0.2470, 0.2435, 0.2616},
+       {50000, 10000, 3, 32, 32},
        load_cifar10},
       {"cifar100",
        "data/cifar100",
@@ -42,12 +45,14 @@ const std::vector<DatasetEntry>& table() {
        100,
        {0.5071, 0.4865, 0.4409},
        {0.2673, 0.2564, 0.2762},
+       {50000, 10000, 3, 32, 32},
        load_cifar100},
       {"text",
        "/usr/lib/bible.data",
        "install Debian's package bible-kjv-text, which puts it in /usr/lib/bible.data, or name a text file with "
        "--data-dir",
        0,
+       {},
        {},
        {},
        load_text},
@@ -67,6 +72,18 @@ DataSplit load_dataset(const std::string& name, const std::string& directory, st
   const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
   if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
   return entry->load(*entry, directory.empty() ? entry->directory : directory, sequence_length);
+}
+
+DataSplit hollow_dataset(const std::string& name) {
+  const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
+  if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
+  if (entry->shape.empty()) throw UsageError("data set '" + name + "' has no fixed shape: its files are needed");
+  const auto split = [&](std::int64_t samples) {
+    const auto& shape = entry->shape;  // memory that is never touched is never taken
+    return image_dataset(*entry, torch::zeros({samples, shape[2], shape[3], shape[4]}, torch::kUInt8),
+                         torch::zeros({samples}, torch::kInt64));
+  };
+  return {split(entry->shape[0]), split(entry->shape[1])};
 }
 
 void check_label(const std::filesystem::path& path, std::int64_t sample, std::int64_t label, std::int64_t classes) {

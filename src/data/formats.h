@@ -16,6 +16,7 @@ struct DatasetEntry {
   std::string how_to_get;  ///< end of the sentence "... not found; "
   std::int64_t classes;    ///< 0: found out from the text
   std::vector<double> mean, deviation;
+  std::vector<std::int64_t> shape;  ///< images: samples for training, samples for tests, channels, height, width; empty: text
   DataSplit (*load)(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
 };
 

@@ -1,20 +1,9 @@
 #include "rubato/runtimes/options.h"
 
-#include <charconv>
-
 #include "rubato/core/error.h"
+#include "runtimes/numbers.h"
 
 namespace rubato {
-namespace {
-
-template <class Number>
-bool read_number(std::string_view text, Number& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
-}  // namespace
-
 InjectedDelay parse_delay(const std::string& text) {
   const UsageError wrong("--inject-delay '" + text +
                          "' is not ROLE:MS or ROLE:LOW-HIGH with milliseconds >= 0, for example forward-0:5 or ddg-1:0-20");
@@ -28,15 +17,6 @@ InjectedDelay parse_delay(const std::string& text) {
   if (dash != std::string::npos && !read_number(range.substr(dash + 1), delay.high_ms)) throw wrong;
   if (delay.low_ms < 0 || delay.high_ms < delay.low_ms) throw wrong;
   return delay;
-}
-
-SimulatedPlatform parse_platform(const std::string& text) {
-  SimulatedPlatform platform;
-  const std::string prefix = "uniform:";
-  if (!text.starts_with(prefix) || !read_number(text.substr(prefix.size()), platform.hosts) || platform.hosts < 1) {
-    throw UsageError("--platform '" + text + "' is not uniform:N with N >= 1 hosts, for example uniform:2");
-  }
-  return platform;
 }
 
 }  // namespace rubato

@@ -95,7 +95,7 @@ class ThreadRuntime final : public Runtime {
   explicit ThreadRuntime(const RuntimeOptions& options)
       : options_(options), start_(Clock::now()), processors_(options.processors) {}
 
-  void run(const std::vector<Role>& roles) override;
+  void run(const std::vector<Role>& roles, const UnitEvents& units) override;
   double now() const override { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   const char* kind() const override { return "threads"; }
 
@@ -288,7 +288,7 @@ void ThreadRuntime::execute(const Role& role) {
   waiting_->role_left();
 }
 
-void ThreadRuntime::run(const std::vector<Role>& roles) {
+void ThreadRuntime::run(const std::vector<Role>& roles, const UnitEvents&) {
   waiting_.emplace(static_cast<int>(roles.size()),
                    [this](const std::string& sentence) { fail(std::make_exception_ptr(std::logic_error(sentence))); });
   {

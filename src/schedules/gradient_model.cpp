@@ -46,12 +46,14 @@ class SyntheticGradient final : public GradientModel {
       : options_(options), seed_(seed), cut_(static_cast<std::uint64_t>(cut)) {}
 
   torch::Tensor predict(const AtCut& at) override {
+    if (at.activation.is_meta()) return torch::empty_like(at.activation);  // nothing is computed in this run
     const torch::NoGradGuard no_grad;
     build_for(at.activation);
     return (forward(at) / static_cast<double>(at.target.numel())).to(at.activation.scalar_type());
   }
 
   void learn(const AtCut& at, const torch::Tensor& gradient) override {
+    if (at.activation.is_meta()) return;
     const torch::AutoGradMode record(true);
     build_for(at.activation);
     const double count = static_cast<double>(at.target.numel());

@@ -18,18 +18,38 @@ namespace {
 constexpr int format_version = 2;
 constexpr std::size_t kept = 2;
 
-std::string sha256(const std::string& content) {
+/// Size and SHA-256 of what passes by.
+struct Facts {
+  std::size_t bytes = 0;
   Digest digest;
-  digest.add_bytes(content.data(), content.size());
-  return digest.hex();
+  void add(std::string_view part) {
+    bytes += part.size();
+    digest.add_bytes(part.data(), part.size());
+  }
+};
+
+/// Writes what `content` hands over and returns its size and SHA-256.
+nlohmann::ordered_json write_file(const fs::path& path, FunctionRef<void(const std::function<void(std::string_view)>&)> content) {
+  SyncedFile file(path);
+  Facts facts;
+  content([&](std::string_view part) {
+    facts.add(part);
+    file.write(part);
+  });
+  file.finish();
+  return {{"bytes", facts.bytes}, {"sha256", facts.digest.hex()}};
 }
 
-std::string state_file(const Restorable& state) {
+/// Tensor by tensor, so that the state of a large run is never in memory a second time.
+nlohmann::ordered_json write_state(const fs::path& path, const Restorable& state) {
   torch::serialize::OutputArchive archive;
   state.save(archive);
-  std::ostringstream bytes;
-  archive.save_to(bytes);
-  return std::move(bytes).str();
+  return write_file(path, [&](const std::function<void(std::string_view)>& sink) {
+    archive.save_to([&](const void* data, std::size_t size) {
+      sink({static_cast<const char*>(data), size});
+      return size;
+    });
+  });
 }
 
 nlohmann::ordered_json to_json(const Progress& progress) {
@@ -50,12 +70,13 @@ Progress verified(const fs::path& folder) {
           fmt::format("{} has format {}, this rubato reads {}", folder.string(), json.at("format").dump(), format_version));
     }
     for (const auto& [name, facts] : json.at("files").items()) {
-      const std::string content = read_file(folder / name);
-      if (content.size() != facts.at("bytes").get<std::size_t>()) {
+      Facts found;
+      read_in_parts(folder / name, [&](std::string_view part) { found.add(part); });
+      if (found.bytes != facts.at("bytes").get<std::size_t>()) {
         throw DataError(
-            fmt::format("{} has {} bytes, {} expected", (folder / name).string(), content.size(), facts.at("bytes").dump()));
+            fmt::format("{} has {} bytes, {} expected", (folder / name).string(), found.bytes, facts.at("bytes").dump()));
       }
-      if (sha256(content) != facts.at("sha256")) throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
+      if (found.digest.hex() != facts.at("sha256")) throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
     }
     Progress progress{.step = json.at("step"), .seconds = json.at("seconds"), .virtual_seconds = json.at("virtual_seconds")};
     if (json.contains("seconds_to_target")) progress.seconds_to_target = json.at("seconds_to_target").get<double>();
@@ -91,11 +112,10 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& answer
     fs::create_directories(draft);
     nlohmann::ordered_json facts = to_json(progress);
     const auto add = [&](const std::string& file, const std::string& content) {
-      write_synced(draft / file, content);
-      facts["files"][file] = {{"bytes", content.size()}, {"sha256", sha256(content)}};
+      facts["files"][file] = write_file(draft / file, [&](const auto& sink) { sink(content); });
     };
     add("weights.pt", weights_file(answer));
-    add("state.pt", state_file(state));
+    facts["files"]["state.pt"] = write_state(draft / "state.pt", state);
     add("config.toml", config);
     write_synced(draft / "state.json", facts.dump(2) + "\n");
     sync_folder(draft);

@@ -58,7 +58,7 @@ Evaluation evaluate(const Model& model, const WeightStore& store, const Dataset&
       for (auto& block : blocks) activation = block.forward<torch::Tensor>(activation);
     }
     const torch::Tensor target = batch.target.to(options.device);
-    activation = activation.to(torch::kFloat32);
+    if (activation.scalar_type() != torch::kFloat64) activation = activation.to(torch::kFloat32);
     loss += model.loss(activation, target).item<double>() * static_cast<double>(batch.input.size(0));
     if (activation.dim() != target.dim() + 1) continue;
     correct += activation.argmax(-1).eq(target).sum().item<std::int64_t>();

@@ -38,6 +38,7 @@ struct Job::Member {
   std::unique_ptr<Replica> replica;
   std::unique_ptr<Schedule> schedule;
   LastToLeave at_work;
+  bool left = false;  ///< in this segment
 };
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
@@ -58,14 +59,27 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     Member& member = *members_[static_cast<std::size_t>(i)];
     StageOptions stage = parts_.stage;
     stage.seed += static_cast<std::uint64_t>(i);
-    member.replica =
-        std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, coupling_->tie(i),
-                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)]});
+    member.replica = std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs,
+                                                          tie_of(i), parts_.coupling.prefixes[static_cast<std::size_t>(i)]});
     member.schedule = find_schedule(parts_.schedule.name).make(*member.replica, parts_.schedule);
   }
 }
 
 Job::~Job() = default;
+
+Tie& Job::tie_of(int replica) {
+  Tie& tie = coupling_->tie(replica);
+  if (replica > 0 || parts_.probe_every == 0) return tie;
+  const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.front();
+  probe_ = std::make_unique<BiasProbe>(
+      tie, model_, parts_.stage, parts_.probe_every,
+      [maker = parts_.batches.front(), shard](std::int64_t index) { return maker->make(index * shard.count + shard.index); });
+  return *probe_;
+}
+
+std::optional<BiasReport> Job::bias() const {
+  return probe_ ? std::optional(probe_->report()) : std::nullopt;
+}
 
 const WeightStore& Job::store(int replica) const {
   return members_.at(static_cast<std::size_t>(replica))->store;
@@ -74,15 +88,21 @@ const WeightStore& Job::store(int replica) const {
 void Job::open(std::int64_t begin, std::int64_t end) {
   begin_ = begin;
   answer_ = nullptr;
-  for (const auto& member : members_) member->source.open(begin, end);
+  for (const auto& member : members_) {
+    member->source.open(begin, end);
+    member->left = false;
+  }
 }
 
 std::int64_t Job::position() const {
-  return members_.front()->source.position();
+  std::int64_t position = 0;
+  for (const auto& member : members_) position = std::max(position, member->source.position());
+  return position;
 }
 
 std::vector<Role> Job::roles() {
   const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
+  const bool may_change = find_coupling(parts_.coupling.name).changes_members;
   std::vector<Role> all;
   for (int i = 0; i < replicas(); ++i) {
     Member& member = *members_[static_cast<std::size_t>(i)];
@@ -93,9 +113,10 @@ std::vector<Role> Job::roles() {
                      .run =
                          [this, i, &member, run = std::move(role.run)](Context& me) {
                            run(me);
-                           if (member.at_work.leave(me)) coupling_->replica_left(me, i);
+                           if (member.at_work.leave(me)) leave(me, i);
                          },
-                     .device = i * width + role.device});
+                     .device = i * width + role.device,
+                     .unit = may_change ? i : -1});
     }
   }
   const int centre_device = replicas() * width;
@@ -106,10 +127,25 @@ std::vector<Role> Job::roles() {
   return all;
 }
 
+void Job::leave(Context& me, int replica) {
+  if (std::exchange(members_[static_cast<std::size_t>(replica)]->left, true)) return;
+  coupling_->replica_left(me, replica);
+}
+
+UnitEvents Job::units() {
+  return {.left = [this](Context& me, int unit) { leave(me, unit); },
+          .joins =
+              [this](Context& me, int unit) {
+                Member& member = *members_[static_cast<std::size_t>(unit)];
+                member.source.catch_up();
+                coupling_->replica_joins(me, member.store, unit, member.source.position());
+              }};
+}
+
 const WeightStore& Job::answer() {
   if (answer_ != nullptr) return *answer_;
   answer_ = &coupling_->answer();
-  if (coupling_->answer_needs_statistics() && has_buffers(model_)) {
+  if (coupling_->answer_needs_statistics() && has_buffers(model_) && !parts_.stage.hollow) {
     refresh_statistics(model_, *answer_, *parts_.batches.front(), parts_.stage, statistics_batches);
   }
   return *answer_;
@@ -127,10 +163,12 @@ StalenessCount Job::staleness(int block) const {
 }
 
 bool Job::finite() const {
+  if (parts_.stage.hollow) return true;
   return std::all_of(members_.begin(), members_.end(), [](const auto& member) { return member->store.finite(); });
 }
 
 std::string Job::digest() const {
+  if (parts_.stage.hollow) return "";
   if (members_.size() == 1) return members_.front()->store.digest();
   Digest digest;
   for (const auto& member : members_) {

@@ -64,6 +64,7 @@ void StepMeter::step(const StepReport& report) {
     if (window_steps_ < window) return;
     const double seconds = report.time - window_begin_;
     line = nlohmann::ordered_json{{"step", report.batch + 1},
+                                  {"time", report.time},
                                   {"train_loss", now_.loss},
                                   {"samples_per_second", seconds > 0 ? static_cast<double>(window_samples_) / seconds : 0}}
                .dump();

@@ -16,6 +16,8 @@
 namespace rubato {
 namespace {
 
+constexpr std::int64_t least_steps_between_tests = 20;
+
 bool is_text_model(const std::string& name) {
   for (const ZooEntry& entry : zoo()) {
     if (entry.name == name) return entry.text;
@@ -65,23 +67,77 @@ LearningRate learning_rate(const TrainOptions& o, std::int64_t steps_per_epoch, 
   return rate;
 }
 
-std::vector<BlockCost> simulated_costs(const Plan& plan) {
-  const RuntimeChoice& runtime = plan.runtime;
-  if (runtime.profile_file.empty()) {
-    if (!(runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
-    return count_profile(plan.model, plan.stage, plan.batches->make(0), runtime.device_gflops * 1e9).costs();
-  }
-  std::ifstream file(runtime.profile_file);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) throw DataError("profile " + runtime.profile_file + " cannot be read");
-  auto costs = profile_from_json(text.str(), runtime.profile_file).costs();
-  if (costs.size() != plan.model.blocks.size()) {
-    throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
-                                runtime.profile_file, costs.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
-                                runtime.profile_file));
+/// `samples` samples of zeros: shapes and operations do not depend on what they hold.
+Batch blank_batch(const Plan& plan, std::int64_t samples) {
+  const Dataset& data = plan.data->train;
+  const auto blank = [&](const torch::Tensor& table) { return torch::zeros_like(table.narrow(0, 0, samples)); };
+  const torch::Tensor input = blank(data.inputs);
+  return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
+}
+
+/// Operations are counted with few samples, since they are linear in their number.
+std::vector<BlockCost> counted_costs(const Plan& plan) {
+  if (!(plan.runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
+  StageOptions real = plan.stage;
+  real.hollow = nullptr;
+  real.device = torch::kCPU;
+  const auto count = [&](std::int64_t samples) {
+    return count_profile(plan.model, real, blank_batch(plan, samples), plan.runtime.device_gflops * 1e9).costs();
+  };
+  std::vector<BlockCost> costs = count(2);
+  const std::vector<BlockCost> twice = count(4);
+  const double more = (static_cast<double>(plan.options.batch_size) - 2) / 2;
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    costs[i].forward += more * (twice[i].forward - costs[i].forward);
+    costs[i].backward += more * (twice[i].backward - costs[i].backward);
   }
   return costs;
+}
+
+Profile read_profile(const Plan& plan) {
+  const std::string& name = plan.runtime.profile_file;
+  std::ifstream file(name);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) throw DataError("profile " + name + " cannot be read");
+  Profile profile = profile_from_json(text.str(), name);
+  if (profile.blocks.size() != plan.model.blocks.size()) {
+    throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
+                                name, profile.blocks.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
+                                name));
+  }
+  return profile;
+}
+
+/// Platform, costs and, where only time counts, shapes in place of tensors.
+void simulate_on(Plan& plan) {
+  const RuntimeChoice& runtime = plan.runtime;
+  plan.platform = parse_platform(runtime.platform);
+  if (!plan.platform.absences.empty() && !find_coupling(plan.options.coupling).changes_members) {
+    throw UsageError(
+        fmt::format("--dies and --joins with --coupling {}: its replicas wait for each other; use async-easgd, eamsgd "
+                    "or downpour",
+                    plan.options.coupling));
+  }
+  if (!plan.platform.absences.empty() && plan.options.record) {
+    throw UsageError(
+        "--record with --dies or --joins: threads that replay a run have no devices that die; leave one of them out");
+  }
+  if (!runtime.block_costs.empty()) {
+    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());
+  } else if (!runtime.profile_file.empty()) {
+    const Profile profile = read_profile(plan);
+    plan.costs = profile.costs();
+    plan.platform.slowdown = profile.slowdown;
+  } else {
+    plan.costs = counted_costs(plan);
+  }
+  if (runtime.compute) return;
+  if (!plan.options.init_from.empty() || !plan.options.resume.empty() || plan.options.record) {
+    throw UsageError("--no-compute has no weights: leave --init-from, --resume and --record out");
+  }
+  plan.stage.hollow = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
+  plan.stage.device = plan.store.device = torch::kMeta;
 }
 
 /// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
@@ -106,14 +162,20 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
   Plan plan{.options = resolve(options), .runtime = runtime};
   TrainOptions& o = plan.options;
   prepare_thread(o.threads_per_role);
-  plan.data = std::make_shared<const DataSplit>(load_dataset(o.data, o.data_dir, o.sequence_length));
+  const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
+  plan.data =
+      std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, o.sequence_length));
   plan.model = build_model(o, plan.data->train);
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
-  plan.batches = std::make_shared<const BatchMaker>(
-      train,
-      BatchOptions{
-          .batch_size = o.batch_size, .seed = o.seed, .shuffle = !o.no_shuffle, .augment = o.augment, .prefetch = o.prefetch});
+  plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
+                                                                        .seed = o.seed,
+                                                                        .shuffle = !o.no_shuffle,
+                                                                        .augment = o.augment,
+                                                                        .prefetch = o.prefetch,
+                                                                        .hollow = runtime.simulated && !runtime.compute});
   plan.steps_per_epoch = (plan.batches->batches_per_epoch() + o.replicas - 1) / o.replicas;
+  const std::int64_t least = o.replicas > 1 ? least_steps_between_tests : 1;
+  plan.test_every = (least + plan.steps_per_epoch - 1) / plan.steps_per_epoch * plan.steps_per_epoch;
   plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
   plan.stage = {.seed = o.seed,
                 .stale_weights = parse_stale_weights(o.stale_weights),
@@ -131,10 +193,7 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                 .scale_by_staleness = o.staleness_scaling == "inverse",
                 .device = plan.stage.device};
   plan.store.optimizer.check();
-  if (runtime.simulated) {
-    plan.platform = parse_platform(runtime.platform);
-    plan.costs = simulated_costs(plan);
-  }
+  if (runtime.simulated) simulate_on(plan);
   plan.schedule = {.name = o.schedule,
                    .workers = o.workers,
                    .forward_threads = o.forward_threads,
@@ -163,7 +222,9 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / o.threads_per_role);
   plan.roles = {.seed = o.seed,
                 .processors = plan.stage.device.is_cpu() ? processors : 0,
-                .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); }};
+                .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); },
+                .one_thread = true};
+  if (plan.hollow()) plan.roles.stack_kib = 128;
   for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
   return plan;
 }
@@ -174,8 +235,9 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& ro
 
 /// Replicas share one order of the data and take turns in it, or each has an order of its own.
 JobParts Plan::job() const {
-  JobParts parts{
-      .schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs, .prefetch = options.prefetch};
+  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
+  parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
+  parts.probe_every = hollow() ? 0 : options.probe_bias;
   for (int i = 0; i < coupling.replicas; ++i) {
     if (options.sampling == "shard" || i == 0) {
       parts.batches.push_back(batches);

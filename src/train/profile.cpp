@@ -3,10 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
 
 #include "rubato/core/error.h"
+#include "rubato/runtimes/platform.h"
+#include "rubato/train/process.h"
 #include "train/flop_counter.h"
 
 namespace rubato {
@@ -130,6 +135,89 @@ Profile count_profile(const Model& model, const StageOptions& options, const Bat
   return profile;
 }
 
+std::vector<double> measure_slowdown(const Model& model, const StageOptions& options, const StoreOptions& store,
+                                     const Batch& batch, int threads, int repeats) {
+  std::vector<std::unique_ptr<BlockByBlock>> copies;
+  for (int i = 0; i < threads; ++i) copies.push_back(std::make_unique<BlockByBlock>(model, stashed(options), store));
+  const auto step_seconds = [&](BlockByBlock& blocks) {
+    std::vector<double> f, b, u;
+    return seconds_of([&] { blocks.step(batch, f, b, u, nullptr, nullptr); });
+  };
+  std::vector<std::vector<double>> seconds(static_cast<std::size_t>(threads));
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    for (int busy = 1; busy <= threads; ++busy) {
+      std::vector<double> each(static_cast<std::size_t>(busy));
+      std::barrier start(busy);
+      std::vector<std::jthread> others;
+      const auto work = [&](int i) {
+        prepare_thread(1);
+        step_seconds(*copies[static_cast<std::size_t>(i)]);  // until all are under way
+        start.arrive_and_wait();
+        each[static_cast<std::size_t>(i)] = step_seconds(*copies[static_cast<std::size_t>(i)]);
+      };
+      for (int i = 1; i < busy; ++i) others.emplace_back(work, i);
+      work(0);
+      others.clear();
+      seconds[static_cast<std::size_t>(busy - 1)].push_back(*std::ranges::max_element(each));
+    }
+  }
+  std::vector<double> slowdown;
+  for (auto& of_busy : seconds) slowdown.push_back(std::max(1.0, median(of_busy) / median(seconds.front())));
+  return slowdown;
+}
+
+std::vector<BlockCost> parse_block_costs(const std::string& text, std::size_t blocks) {
+  std::vector<BlockCost> costs;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const std::size_t colon = part.find(':');
+    if (colon == std::string::npos) throw UsageError("--block-costs '" + part + "' is not FORWARD:BACKWARD, for example 2ms:4ms");
+    costs.push_back({.forward = parse_seconds("--block-costs", part.substr(0, colon)),
+                     .backward = parse_seconds("--block-costs", part.substr(colon + 1))});
+  }
+  if (costs.size() == 1) costs.resize(blocks, costs.front());
+  if (costs.size() != blocks) {
+    throw UsageError(
+        fmt::format("--block-costs gives {} costs for {} blocks: give one for all, or one for each", costs.size(), blocks));
+  }
+  return costs;
+}
+
+namespace {
+
+/// Line of `text` on which element `index` of the first array begins.
+int line_of_element(const std::string& text, std::size_t index) {
+  int line = 1, depth = 0;
+  std::size_t found = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') ++line;
+    if (c == '"' && (i == 0 || text[i - 1] != '\\')) quoted = !quoted;
+    if (quoted) continue;
+    if (c == '{' && ++depth == 2 && found++ == index) return line;
+    if (c == '}') --depth;
+  }
+  return line;
+}
+
+BlockProfile block_from_json(const nlohmann::json& block) {
+  return {.name = block.at("name"),
+          .parameters = block.value("parameters", std::int64_t{0}),
+          .activation_bytes = block.value("activation_bytes", std::int64_t{0}),
+          .flops = block.value("flops", 0.0),
+          .seconds = {block.at("forward_seconds"), block.at("backward_seconds"), block.value("update_seconds", 0.0)}};
+}
+
+/// What nlohmann says, without its "[json.exception.out_of_range.403] ".
+std::string reason(const nlohmann::json::exception& error) {
+  const std::string text = error.what();
+  const std::size_t end = text.find("] ");
+  return end == std::string::npos ? text : text.substr(end + 2);
+}
+
+}  // namespace
+
 std::string to_json(const Profile& profile) {
   nlohmann::ordered_json blocks = nlohmann::ordered_json::array();
   for (const BlockProfile& block : profile.blocks) {
@@ -141,28 +229,38 @@ std::string to_json(const Profile& profile) {
                       {"backward_seconds", block.seconds.backward},
                       {"update_seconds", block.seconds.update}});
   }
-  return nlohmann::ordered_json{{"blocks", blocks}}.dump(2) + "\n";
+  nlohmann::ordered_json json = {{"blocks", blocks}};
+  if (!profile.slowdown.empty()) json["slowdown"] = profile.slowdown;
+  return json.dump(2) + "\n";
 }
 
 Profile profile_from_json(const std::string& text, const std::string& file_name) {
   Profile profile;
+  const auto refuse = [&](int line, const std::string& why) {
+    throw DataError(fmt::format("profile {}, line {}: {}", file_name, line, why));
+  };
   try {
     const auto json = nlohmann::json::parse(text);
+    profile.slowdown = json.value("slowdown", std::vector<double>{});
     for (const auto& block : json.at("blocks")) {
-      profile.blocks.push_back(
-          {.name = block.at("name"),
-           .parameters = block.value("parameters", std::int64_t{0}),
-           .activation_bytes = block.value("activation_bytes", std::int64_t{0}),
-           .flops = block.value("flops", 0.0),
-           .seconds = {block.at("forward_seconds"), block.at("backward_seconds"), block.value("update_seconds", 0.0)}});
+      const int line = line_of_element(text, profile.blocks.size());
+      try {
+        profile.blocks.push_back(block_from_json(block));
+      } catch (const nlohmann::json::exception& error) {
+        refuse(line, reason(error));
+      }
+      const BlockCost& cost = profile.blocks.back().seconds;
+      if (!(cost.forward >= 0 && cost.backward >= 0 && cost.update >= 0)) {
+        refuse(line, fmt::format("block '{}' has a negative cost", profile.blocks.back().name));
+      }
     }
+  } catch (const nlohmann::json::parse_error& error) {
+    throw DataError(fmt::format("profile {}: {}", file_name, reason(error)));  // it names line and column
   } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("profile {}: {}", file_name, error.what()));
+    refuse(1, reason(error));
   }
-  for (const BlockProfile& block : profile.blocks) {
-    if (!(block.seconds.forward >= 0 && block.seconds.backward >= 0 && block.seconds.update >= 0)) {
-      throw DataError(fmt::format("profile {}: block '{}' has a negative cost", file_name, block.name));
-    }
+  for (const double factor : profile.slowdown) {
+    if (!(factor >= 1)) throw DataError(fmt::format("profile {}: a slowdown of {} is below 1", file_name, factor));
   }
   return profile;
 }

@@ -32,6 +32,7 @@ ReplayResult replay(const std::filesystem::path& run, const RuntimeChoice& runti
   Job job(plan.model, plan.job(), meter);
   RuntimeOptions roles = plan.roles;
   roles.order = &replayer;
+  roles.one_thread = false;
   const std::unique_ptr<Runtime> executor = make_runtime(plan, roles);
   const auto& segments = replayer.recording().segments;
   for (std::size_t i = 0; i < segments.size(); ++i) {

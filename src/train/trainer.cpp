@@ -7,12 +7,15 @@
 #include <algorithm>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "rubato/core/error.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
 #include "rubato/train/files.h"
+#include "rubato/train/profile.h"
 #include "rubato/train/replay.h"
+#include "rubato/train/trace_figures.h"
 
 namespace fs = std::filesystem;
 
@@ -33,6 +36,44 @@ std::int64_t peak_rss_bytes() {
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
 }
 
+/// On what the run was simulated; what was not given is left out.
+nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime) {
+  const PlatformChoice& p = runtime.platform;
+  nlohmann::ordered_json json = {{"platform", p.platform}, {"cores", p.cores}, {"compute", runtime.compute}};
+  for (const auto& [key, values] :
+       {std::pair{"host-speed", &p.host_speeds}, {"straggler", &p.stragglers}, {"dies", &p.deaths}, {"joins", &p.arrivals}}) {
+    if (!values->empty()) json[key] = *values;
+  }
+  for (const auto& [key, value] : {std::pair{"bandwidth", &p.bandwidth},
+                                   {"latency", &p.latency},
+                                   {"profile", &runtime.profile_file},
+                                   {"block-costs", &runtime.block_costs}}) {
+    if (!value->empty()) json[key] = *value;
+  }
+  if (p.loss > 0) json["loss"] = p.loss;
+  if (runtime.profile_file.empty() && runtime.block_costs.empty()) json["device-gflops"] = runtime.device_gflops;
+  return json;
+}
+
+void add_figures(nlohmann::ordered_json& json, const TraceFigures& figures, const WeightStore& store) {
+  json["waiting_share"] = figures.waiting_share;
+  json["mean_age_seconds"] = figures.mean_age_seconds;
+  for (const auto& [block, seconds] : figures.age_seconds) json["age_seconds"][store.block_name(block)] = seconds;
+}
+
+void add_bias(nlohmann::ordered_json& json, const BiasReport& bias) {
+  json["bias"] = {{"probes", bias.probes},
+                  {"mean", bias.mean_bias},
+                  {"max", bias.max_bias},
+                  {"gradient_norm", bias.max_gradient},
+                  {"lipschitz", bias.lipschitz},
+                  {"staleness", bias.max_staleness},
+                  {"step_size", bias.step_size},
+                  {"x", bias.x()},
+                  {"bound", nullptr}};
+  if (bias.bound()) json["bias"]["bound"] = *bias.bound();
+}
+
 }  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
@@ -41,7 +82,14 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
   open_folder();
   meter_.write_to(metrics_.get());
   RuntimeOptions roles = plan_.roles;
-  if (plan_.options.trace) roles.events = &trace_;
+  if (plan_.options.trace) events_of_roles_.add(&trace_);
+  if (plan_.options.record && !plan_.runtime.simulated) {
+    const Profile profile = measure_profile(plan_.model, plan_.stage, plan_.store, plan_.batches->make(0), 3);
+    write_atomically(folder_ / "profile.json", to_json(profile));
+    events_of_roles_.add(&timings_);
+  }
+  if (plan_.runtime.simulated) events_of_roles_.add(&event_count_);
+  roles.events = events_of_roles_.empty() ? nullptr : &events_of_roles_;
   roles.order = recorder_.get();
   runtime_ = make_runtime(plan_, roles);
   if (!plan_.options.resume.empty()) resume();
@@ -100,30 +148,48 @@ void Trainer::request_stop() {
 
 std::int64_t Trainer::segment_end(std::int64_t step) const {
   const auto next_multiple = [step](std::int64_t every) { return (step / every + 1) * every; };
-  std::int64_t end = std::min(plan_.total_steps, next_multiple(plan_.steps_per_epoch));
-  if (plan_.options.checkpoint_every > 0) end = std::min(end, next_multiple(plan_.options.checkpoint_every));
+  if (plan_.hollow()) return plan_.total_steps;
+  std::int64_t end = std::min(plan_.total_steps, next_multiple(plan_.test_every));
+  for (const std::int64_t every : {plan_.options.checkpoint_every, plan_.options.evaluate_every}) {
+    if (every > 0) end = std::min(end, next_multiple(every));
+  }
   return end;
 }
 
 void Trainer::run() {
-  if (last_checkpoint_ < 0) write_checkpoint();
+  if (last_checkpoint_ < 0 && plan_.options.checkpoint_every >= 0) write_checkpoint();
   try {
     while (progress_.step < plan_.total_steps && !stop_requested_ && !target_reached()) {
       const std::int64_t end = segment_end(progress_.step);
       run_segment(end);
-      const bool epoch_ends = progress_.step % plan_.steps_per_epoch == 0 || progress_.step == plan_.total_steps;
-      if (progress_.step == end && epoch_ends) finish_epoch();
-      write_checkpoint();
+      if (progress_.step == end && test_is_due()) finish_part();
+      if (checkpoint_is_due()) write_checkpoint();
     }
     status_ = stop_requested_ ? "interrupted" : "done";
     if (recorder_) recorder_->finish(job_->digest());
+    if (recorder_ && !plan_.runtime.simulated) write_timings();
   } catch (const DivergedError&) {
     status_ = "diverged";
     write_outputs();
     throw;
   }
-  if (plan_.total_steps == 0 || test_.loss == 0) test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
+  if (plan_.total_steps == 0 || test_.loss == 0) test();
   write_outputs();
+}
+
+bool Trainer::test_is_due() const {
+  const auto ends = [this](std::int64_t every) { return every > 0 && progress_.step % every == 0; };
+  return ends(plan_.test_every) || ends(plan_.options.evaluate_every) || progress_.step == plan_.total_steps;
+}
+
+bool Trainer::checkpoint_is_due() const {
+  if (progress_.step == plan_.total_steps || stop_requested_ || target_reached()) return true;
+  const std::int64_t every = plan_.options.checkpoint_every;
+  return every >= 0 && (progress_.step % plan_.test_every == 0 || (every > 0 && progress_.step % every == 0));
+}
+
+void Trainer::test() {
+  if (!plan_.hollow()) test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
 }
 
 void Trainer::run_segment(std::int64_t end) {
@@ -138,25 +204,30 @@ void Trainer::run_segment(std::int64_t end) {
     if (plan_.runtime.simulated) progress_.virtual_seconds += runtime_->now() - begin;
   };
   try {
-    runtime_->run(job_->roles());
+    runtime_->run(job_->roles(), job_->units());
   } catch (...) {
     account();
     throw;
   }
   account();
   if (recorder_) recorder_->end_segment(progress_.step);
+  if (progress_.step < end && !stop_requested_) {
+    throw DataError(fmt::format("no replica is left after {:.3g} s: every one of them has lost a device", runtime_->now()));
+  }
 }
 
-void Trainer::finish_epoch() {
-  const std::int64_t epoch = (progress_.step + plan_.steps_per_epoch - 1) / plan_.steps_per_epoch;
+void Trainer::finish_part() {
+  const double epochs = static_cast<double>(progress_.step) / static_cast<double>(plan_.steps_per_epoch);
   const double train_loss = meter_.reading().epoch_loss;
-  meter_.begin_epoch();
-  test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
+  if (progress_.step % plan_.steps_per_epoch == 0) meter_.begin_epoch();
+  if (plan_.hollow()) return;
+  test();
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   }
-  nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epoch},          {"seconds", progress_.seconds},
+  nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epochs},         {"seconds", progress_.seconds},
                                  {"train_loss", train_loss}, {"test_loss", test_.loss}, {"test_accuracy", test_.accuracy}};
+  if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < job_->store(0).block_count(); ++block) {
     const StalenessCount staleness = job_->staleness(block);
     line["staleness"][job_->store(0).block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
@@ -168,7 +239,7 @@ void Trainer::finish_epoch() {
   events_->scalar("accuracy/test", progress_.step, test_.accuracy);
   if (listener_ == nullptr) return;
   const double samples = static_cast<double>(meter_.reading().samples);
-  listener_->epoch_done(epoch, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
+  listener_->tested(epochs, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
 }
 
 double Trainer::training_seconds() const {
@@ -180,7 +251,7 @@ bool Trainer::target_reached() const {
 }
 
 void Trainer::write_checkpoint() {
-  if (last_checkpoint_ == progress_.step) return;
+  if (last_checkpoint_ == progress_.step || plan_.hollow()) return;
   if (!job_->finite()) {
     throw DivergedError(
         fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
@@ -189,6 +260,15 @@ void Trainer::write_checkpoint() {
   }
   CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config());
   last_checkpoint_ = progress_.step;
+}
+
+void Trainer::write_timings() {
+  Timings timings = timings_.timings();
+  timings.seconds = progress_.seconds;
+  timings.steps = progress_.step;
+  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  timings.processors = plan_.roles.processors > 0 ? plan_.roles.processors : cores;
+  write_atomically(folder_ / "timings.json", to_json(timings));
 }
 
 void Trainer::write_outputs() {
@@ -222,7 +302,24 @@ std::string Trainer::summary() const {
       {"test_accuracy", test_.accuracy},
       {"seconds_to_target", nullptr},
   };
-  if (plan_.runtime.simulated) json["virtual_seconds"] = progress_.virtual_seconds;
+  if (plan_.hollow()) {
+    for (const char* name : {"train_loss", "test_loss", "test_accuracy"}) json[name] = nullptr;
+  } else {
+    json["last_train_loss"] = reading.loss;
+  }
+  if (plan_.runtime.simulated) {
+    json["virtual_seconds"] = progress_.virtual_seconds;
+    json["events"] = event_count_.count();
+    json["simulation"] = simulation_json(plan_.runtime);
+  }
+  if (const auto& what_if = plan_.what_if) {
+    json["what_if"] = {{"recorded_seconds", what_if->recorded_seconds},
+                       {"recorded_steps", what_if->recorded_steps},
+                       {"predicted_seconds", what_if->predicted_seconds},
+                       {"error", what_if->error()}};
+  }
+  if (plan_.options.trace) add_figures(json, figures_of(trace_), job_->store(0));
+  if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
   for (int block = 0; block < job_->store(0).block_count(); ++block) {
     const StalenessCount staleness = job_->staleness(block);

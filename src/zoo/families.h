@@ -10,6 +10,8 @@ namespace rubato::zoo_detail {
 
 std::vector<Block> mlp(const ZooOptions& options);
 std::vector<Block> lenet(const ZooOptions& options);
+/// One weight in double precision, 1000 at first; returned for every sample.
+std::vector<Block> quadratic(const ZooOptions& options);
 std::vector<Block> easgd_cifar(const ZooOptions& options);
 
 /// Depth 6 `blocks_per_stage` + 2.

@@ -69,6 +69,7 @@ void draw(torch::Tensor parameter, Fill fill, RandomStream stream) {
 }  // namespace
 
 void initialise(const std::vector<Block>& blocks, InitScheme scheme, std::uint64_t seed) {
+  if (scheme == InitScheme::as_built) return;
   for (std::uint64_t block = 0; block < blocks.size(); ++block) {
     std::uint64_t index = 0;
     for (const auto& module : blocks[block].module.ptr()->modules()) {

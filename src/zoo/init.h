@@ -13,6 +13,7 @@ enum class InitScheme {
   torch_default,  ///< weights and biases uniform in +-1/sqrt(fan in), as PyTorch's layers; LSTM: +-1/sqrt(hidden units)
   zero_bias,      ///< the same weights, biases 0 (EASGD, Zhang et al. 2015, section 5)
   he_normal,      ///< convolutions N(0, 2 / (k k out)) without PyTorch's gain (He et al. 2015); the rest torch_default
+  as_built,       ///< what the modules' constructors, which draw nothing, put there
   gaussian,       ///< linear weights N(0, 0.02^2), biases 0 (GPT)
 };
 

@@ -12,6 +12,10 @@ namespace {
 
 using zoo_detail::InitScheme;
 
+torch::Tensor half_square(const torch::Tensor& output, const torch::Tensor&) {
+  return output.square().mean() / 2;
+}
+
 struct Recipe {
   ZooEntry entry;
   std::vector<Block> (*build)(const ZooOptions&);
@@ -19,6 +23,7 @@ struct Recipe {
   std::int64_t width;               ///< what ZooOptions::width 0 stands for
   std::optional<double> dropout{};  ///< what ZooOptions::dropout -1 stands for; empty: the model has none
   std::int64_t smallest_image = 1;  ///< in pixels; below it some layer has nothing left to look at
+  torch::Tensor (*loss)(const torch::Tensor&, const torch::Tensor&) = cross_entropy;
 };
 
 template <int blocks_per_stage>
@@ -48,6 +53,12 @@ const std::vector<Recipe>& recipes() {
        .build = zoo_detail::mlp,
        .width = 256,
        .dropout = 0},
+      {.entry = {"quadratic", "one weight, starts at 1000, loss w^2 / 2 whatever the data: shows what a method is stable with",
+                 false},
+       .build = zoo_detail::quadratic,
+       .init = InitScheme::as_built,
+       .width = 1,
+       .loss = half_square},
       {.entry = {"lenet", "two convolutions with pooling, three linear layers (after LeCun et al. 1998)", false},
        .build = zoo_detail::lenet,
        .width = 6,
@@ -143,7 +154,7 @@ Model make_model(const ZooOptions& options) {
   ZooOptions resolved = options;
   resolved.width = resolved_width(recipe, options.width);
   resolved.dropout = resolved_dropout(recipe, options.dropout);
-  Model model{recipe.entry.name, recipe.build(resolved), cross_entropy};
+  Model model{recipe.entry.name, recipe.build(resolved), recipe.loss};
   zoo_detail::initialise(model.blocks, recipe.init, options.seed);
   return model;
 }

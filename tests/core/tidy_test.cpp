@@ -40,7 +40,7 @@ std::string folder_of(const std::string& path) {
 }
 
 /// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- replica <-
-/// schedules, couplings; context <- runtimes, recording; all of them <- train.
+/// schedules, couplings; context <- runtimes, recording; core <- compare; all of them <- train.
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> rules = {
       {"core", {}},
@@ -53,6 +53,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"couplings", {"core", "model", "data", "context", "replica"}},
       {"runtimes", {"core", "context"}},
       {"recording", {"core", "context"}},
+      {"compare", {"core"}},
       {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording"}}};
   return rules;
 }

@@ -3,6 +3,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/train/options.h"
+#include "support/fast_simulator.h"
 #include "support/herd.h"
 
 namespace rubato {
@@ -66,7 +67,8 @@ TEST_P(PairTest, trains_or_is_refused_with_a_reason) {
        .coupling = {.name = pair.coupling, .replicas = pair.coupling == "none" ? 1 : 2, .period = 3, .moving_rate = 0.15},
        .store = store,
        .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
-  const auto runtime = pair.runtime == "threads" ? make_thread_runtime({}) : make_simulator({.hosts = 4}, {});
+  const auto runtime =
+      pair.runtime == "threads" ? make_thread_runtime({}) : make_simulator({.hosts = 4}, {.one_thread = test::one_thread});
   herd.run(*runtime, 0, 80).run(*runtime, 80, 160);
   const auto losses = herd.reports.losses();
   ASSERT_EQ(losses.size(), static_cast<std::size_t>(160 * herd.job.replicas()));

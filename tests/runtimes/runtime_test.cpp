@@ -149,12 +149,5 @@ TEST(RuntimeOptions, reads_delays_and_refuses_others) {
   }
 }
 
-TEST(RuntimeOptions, reads_platforms_and_refuses_others) {
-  EXPECT_EQ(parse_platform("uniform:16").hosts, 16);
-  for (const char* wrong : {"", "uniform", "uniform:0", "uniform:x", "star:3"}) {
-    EXPECT_THROW(parse_platform(wrong), UsageError) << wrong;
-  }
-}
-
 }  // namespace
 }  // namespace rubato

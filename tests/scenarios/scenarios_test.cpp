@@ -2,14 +2,13 @@
 //   RUBATO_UPDATE_SCENARIOS=1 build/release/tests/rubato_tests --gtest_filter='Scenario*:*/Scenario*'
 // and read the difference before it is committed.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include "rubato/train/trace.h"
+#include "support/forked.h"
 #include "support/herd.h"
 
 namespace rubato {
@@ -105,30 +104,8 @@ std::string transcript(const Scenario& scenario) {
   return trace.transcript();
 }
 
-/// `transcript` in a process of its own: SimGrid's clock runs on from one simulator to the next, and the last bit of a time that
-/// is not counted from zero may reorder what happens at the same moment.
 std::string fresh_transcript(const Scenario& scenario) {
-  int ends[2];
-  if (pipe(ends) != 0) return "no pipe";
-  const pid_t child = fork();
-  if (child == 0) {
-    const std::string text = transcript(scenario);
-    for (std::size_t sent = 0; sent < text.size();) {
-      const ssize_t part = write(ends[1], text.data() + sent, text.size() - sent);
-      if (part <= 0) _exit(1);
-      sent += static_cast<std::size_t>(part);
-    }
-    _exit(0);
-  }
-  close(ends[1]);
-  std::string text;
-  char buffer[4096];
-  for (ssize_t got = read(ends[0], buffer, sizeof buffer); got > 0; got = read(ends[0], buffer, sizeof buffer)) {
-    text.append(buffer, static_cast<std::size_t>(got));
-  }
-  close(ends[0]);
-  waitpid(child, nullptr, 0);
-  return text;
+  return test::in_fresh_process([&] { return transcript(scenario); });
 }
 
 class ScenarioTest : public ::testing::TestWithParam<Scenario> {};

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
+#include "support/fast_simulator.h"
 #include "support/lab.h"
 
 namespace rubato {
@@ -23,7 +24,8 @@ std::vector<Case> cases() {
 class LearningTest : public ::testing::TestWithParam<Case> {
  protected:
   std::unique_ptr<Runtime> runtime() {
-    return GetParam().runtime == "threads" ? make_thread_runtime({}) : make_simulator({.hosts = 4}, {});
+    return GetParam().runtime == "threads" ? make_thread_runtime({})
+                                           : make_simulator({.hosts = 4}, {.one_thread = test::one_thread});
   }
   static double mean(const std::vector<double>& values, std::size_t begin, std::size_t end) {
     double sum = 0;

@@ -15,6 +15,7 @@ struct Herd {
     StageOptions stage;
     std::int64_t batch_size = 8;
     bool shard = false;
+    bool hollow = false;  ///< nothing is computed; `stage` and `store` say so too
     std::vector<BlockCost> costs;
   };
 
@@ -29,7 +30,8 @@ struct Herd {
                    .costs = options.costs,
                    .prefetch = 0};
     for (int i = 0; i < options.coupling.replicas; ++i) {
-      const BatchOptions batches{.batch_size = options.batch_size, .seed = options.shard ? 1u : 1u + static_cast<unsigned>(i)};
+      const BatchOptions batches{
+          .batch_size = options.batch_size, .seed = options.shard ? 1u : 1u + static_cast<unsigned>(i), .hollow = options.hollow};
       parts.batches.push_back(std::make_shared<const BatchMaker>(data, batches));
       if (options.shard) parts.shards.push_back({i, options.coupling.replicas});
     }
@@ -38,7 +40,7 @@ struct Herd {
 
   Herd& run(Runtime& runtime, std::int64_t begin, std::int64_t end) {
     job.open(begin, end);
-    runtime.run(job.roles());
+    runtime.run(job.roles(), job.units());
     return *this;
   }
   Herd& run_on_threads(std::int64_t end, const RuntimeOptions& runtime = {}) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace rubato {
 
@@ -29,6 +30,20 @@ class EventSink {
   virtual ~EventSink() = default;
   /// `begin` and `end` in seconds of the runtime's clock; equal for events without duration.
   virtual void add(const std::string& role, const Event& event, double begin, double end) = 0;
+};
+
+/// Passes every event on to several sinks.
+class EventSinks final : public EventSink {
+ public:
+  /// Not owned; before the first event.
+  void add(EventSink* sink) { sinks_.push_back(sink); }
+  bool empty() const { return sinks_.empty(); }
+  void add(const std::string& role, const Event& event, double begin, double end) override {
+    for (EventSink* sink : sinks_) sink->add(role, event, begin, end);
+  }
+
+ private:
+  std::vector<EventSink*> sinks_;
 };
 
 }  // namespace rubato

@@ -7,7 +7,7 @@
 namespace rubato {
 
 /// What a random stream is for; part of its key, so that no two uses ever share a stream.
-enum class RandomUse : std::uint64_t { shuffle = 1, augment, weights, dropout, role, delay, test, gradient_model };
+enum class RandomUse : std::uint64_t { shuffle = 1, augment, weights, dropout, role, delay, test, gradient_model, fault };
 
 /// A stream of 64-bit numbers that depends on its key alone (SplitMix64, Steele et al. 2014): the same on every machine, cheap
 /// to create, never shared between threads. Meets UniformRandomBitGenerator.

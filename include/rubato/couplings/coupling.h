@@ -36,6 +36,9 @@ class Coupling {
   /// The last role of `replica` has returned in this segment. On that role's thread; all replicas have then taken equally many
   /// steps once each has left.
   virtual void replica_left(Context& me, int replica);
+  /// `replica` begins with step `step` in the middle of a run: gives `store` the centre's weights. Before any of its roles, by a
+  /// context of its own; only where `CouplingEntry::changes_members`.
+  virtual void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step);
   /// The weights that the run is about: what is evaluated and exported. Not during a segment.
   virtual WeightStore& answer() = 0;
   /// Whether the batch-norm statistics of `answer` do not belong to its weights, because those are averages.
@@ -65,6 +68,7 @@ struct CouplingEntry {
   bool shards_data = false;          ///< replicas share each epoch; else each samples the whole data set
   bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
   bool every_block = false;          ///< needs a gradient of every block in every step
+  bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
   bool whole_steps = false;          ///< needs a schedule that takes one step of the whole model at a time
 };
 

@@ -29,6 +29,7 @@ struct BatchOptions {
   bool shuffle = true;
   bool augment = false;       ///< images: random horizontal flip and crop after padding by 4 pixels
   std::int64_t prefetch = 4;  ///< batches prepared ahead by a thread of the source; 0: prepared by the caller
+  bool hollow = false;        ///< batches of the right shapes without content (libtorch's device "meta"); no sample is read
 };
 
 /// Makes batches: which samples (shuffled by (seed, epoch)), augmented by (seed, epoch, sample), scaled and normalised.
@@ -51,6 +52,7 @@ class BatchMaker {
   Permutation permutation(std::int64_t epoch) const;
   Permutation shuffled(std::int64_t epoch) const;
   torch::Tensor images(const std::vector<std::int64_t>& samples, std::int64_t epoch) const;
+  Batch hollow(std::int64_t index) const;
 
   std::shared_ptr<const Dataset> data_;
   BatchOptions options_;
@@ -105,6 +107,8 @@ class BatchSource {
   void stop() { together_->stop(); }
   /// Index of the first batch not handed out yet: where a resumed run goes on.
   std::int64_t position() const;
+  /// Goes on where the furthest of the sources that stop together is: for a replica that joins later.
+  void catch_up();
 
  private:
   class Prefetcher;

@@ -37,4 +37,8 @@ std::vector<std::string> dataset_names();
 /// or wrong files.
 DataSplit load_dataset(const std::string& name, const std::string& directory, std::int64_t sequence_length = 64);
 
+/// An image data set of the right shapes whose samples are all 0, made without its files: for runs that compute nothing.
+/// UsageError for an unknown name and for text, whose shape is that of its file.
+DataSplit hollow_dataset(const std::string& name);
+
 }  // namespace rubato

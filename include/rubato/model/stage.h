@@ -21,12 +21,18 @@ enum class StaleWeights {
   replayed,  ///< the forward pass is computed again from its input with the newest weights: Features Replay
 };
 
+/// Shape of what each block returns for one sample: the output of block i is N x activations[i].
+using ActivationShapes = std::vector<std::vector<std::int64_t>>;
+
 struct StageOptions {
   std::uint64_t seed = 1;  ///< of dropout masks
   StaleWeights stale_weights = StaleWeights::stashed;
   bool bf16 = false;           ///< forward under bfloat16 autocast; weights and updates stay float32
   bool channels_last = false;  ///< memory order of image activations
   torch::Device device = torch::kCPU;
+  /// Set: nothing is computed. Tensors without content (libtorch's device "meta") of these shapes pass through the stages, so
+  /// that everything else, messages and their sizes included, is as in a real run.
+  std::shared_ptr<const ActivationShapes> hollow = nullptr;
 };
 
 /// One trip of one batch through one stage, in flight. Holds the graph, the snapshot and the module instances until each block's
@@ -107,6 +113,9 @@ class Stage {
 
  private:
   void run(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;
+  void run_hollow(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;
+  torch::Tensor hollow_output(const Pass& pass, int block) const;
+  std::vector<torch::Tensor> hollow_backward(const Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const;
   torch::Tensor run_block(Pass& pass, int local, const torch::Tensor& input) const;
 
   int first_, last_;
@@ -114,6 +123,9 @@ class Stage {
   LossFunction loss_;
   std::vector<std::shared_ptr<ModulePool>> pools_;
 };
+
+/// What the blocks of `model` return, found out by running `input` (N x ...) through them.
+ActivationShapes activation_shapes(const Model& model, const torch::Tensor& input);
 
 StaleWeights parse_stale_weights(const std::string& name);
 

@@ -9,6 +9,7 @@
 #include "rubato/context/order.h"
 #include "rubato/context/runtime.h"
 #include "rubato/core/event.h"
+#include "rubato/runtimes/platform.h"
 
 namespace rubato {
 
@@ -27,6 +28,13 @@ struct RuntimeOptions {
   int processors = 0;
   /// Threads: called at the start of each role's thread (intra-op threads are set here).
   std::function<void()> on_thread_start;
+  /// Simulator: seconds that `what` takes in place of those that `role` gives to `compute`. Called in the order of virtual time.
+  std::function<double(const std::string& role, const char* what, double seconds)> cost;
+  /// Simulator: roles share one thread, each on a stack of `stack_kib`, instead of having a thread each: cheaper switches, and
+  /// what libtorch and OpenBLAS keep per thread is there once. Not where an order makes roles wait: they may then do so under a
+  /// guard of libtorch's, which would leak into another. The first simulator of a process decides for all.
+  bool one_thread = false;
+  int stack_kib = 512;
 };
 
 /// "ROLE:MS" or "ROLE:LOW-HIGH"; UsageError otherwise.
@@ -34,17 +42,6 @@ InjectedDelay parse_delay(const std::string& text);
 
 /// Roles on threads of this process.
 std::unique_ptr<Runtime> make_thread_runtime(const RuntimeOptions& options);
-
-/// Hosts of the simulated platform.
-struct SimulatedPlatform {
-  int hosts = 1;
-  int cores_per_host = 1;
-  double link_bytes_per_second = 12.5e9;
-  double link_latency_seconds = 5e-6;
-};
-
-/// "uniform:N": N hosts of one core each, joined pairwise. UsageError otherwise.
-SimulatedPlatform parse_platform(const std::string& text);
 
 /// Roles in virtual time on SimGrid, one at a time, in the order of virtual time. Only one may exist in a process at a time.
 /// Order at equal times is repeatable for the first simulator of a process: SimGrid's clock runs on, and times that are not

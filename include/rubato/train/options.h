@@ -54,6 +54,7 @@ struct TrainOptions {
   int epochs = 1;
   std::optional<std::int64_t> steps;
   std::optional<double> target_accuracy;
+  std::int64_t evaluate_every = 0;
 
   std::string precision = "fp32", memory_format = "contiguous", device = "cpu";
   std::uint64_t seed = 1;
@@ -62,6 +63,7 @@ struct TrainOptions {
 
   std::string run_dir, resume;
   std::int64_t checkpoint_every = 0;
+  std::int64_t probe_bias = 0;
   bool trace = false, record = false, quiet = false, json = false;
 
   bool operator==(const TrainOptions&) const = default;

@@ -101,6 +101,8 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"steps", group, "batches of each replica, instead of --epochs; 0: only write the initial weights", 0, inf,
                    false},
         o.steps);
+  visit(OptionInfo{"evaluate-every", group, "batches of each replica between tests; 0: test after every epoch", 0, inf, false},
+        o.evaluate_every);
   visit(OptionInfo{"target-accuracy", group, "stop once the test accuracy in percent is reached", 0, 100, false},
         o.target_accuracy);
   visit(OptionInfo{"seed", group, "of weights, order, augmentation, dropout", 0}, o.seed);
@@ -114,8 +116,13 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"run-dir", group, "the run folder; empty: a new one under runs/", -inf, inf, false}, o.run_dir);
   visit(OptionInfo{"resume", group, "continue the run in this folder from its newest complete checkpoint", -inf, inf, false},
         o.resume);
-  visit(OptionInfo{"checkpoint-every", group, "batches between checkpoints; 0: one per epoch", 0, inf, false},
+  visit(OptionInfo{"checkpoint-every", group, "batches between checkpoints, besides one after every epoch; -1: only at the end",
+                   -1, inf, false},
         o.checkpoint_every);
+  visit(OptionInfo{"probe-bias", group,
+                   "every so many batches of the first replica compare its stale gradient with a fresh one; 0: never", 0, inf,
+                   false},
+        o.probe_bias);
   visit(OptionInfo{"trace", group, "write trace.json (Chrome trace, opens in Perfetto) and transcript.txt", -inf, inf, false},
         o.trace);
   visit(OptionInfo{"record", group, "write recording.rec, the order of every read, publication and message, for `rubato replay`",

@@ -16,9 +16,20 @@ namespace rubato {
 /// What executes the run.
 struct RuntimeChoice {
   bool simulated = false;
-  std::string platform = "uniform:1";  ///< simulator
-  std::string profile_file;            ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
-  double device_gflops = 50;           ///< simulator: speed of a host where operations are counted, > 0
+  PlatformChoice platform;    ///< simulator
+  std::string profile_file;   ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
+  std::string block_costs;    ///< simulator: "FORWARD:BACKWARD" in seconds with units, one for all blocks or one for each
+  bool compute = true;        ///< simulator; false: time only, nothing is computed
+  double device_gflops = 50;  ///< simulator: speed of a host where operations are counted, > 0
+};
+
+/// How well a simulation of a recorded run does, before something is changed.
+struct WhatIf {
+  double recorded_seconds = 0;
+  std::int64_t recorded_steps = 0;  ///< of each replica
+  double predicted_seconds = 0;     ///< of the same run in virtual time
+  /// -0.05: the simulation is 5% too fast.
+  double error() const { return predicted_seconds / recorded_seconds - 1; }
 };
 
 /// The one place that sees everything: options turned into objects, combinations checked.
@@ -35,7 +46,13 @@ struct Plan {
   RuntimeOptions roles;
   SimulatedPlatform platform;                         ///< simulator only
   std::vector<BlockCost> costs;                       ///< simulator only
+  std::optional<WhatIf> what_if;                      ///< simulator, where a recorded run is behind it
   std::int64_t steps_per_epoch = 0, total_steps = 0;  ///< of each replica
+  /// Steps of each replica between tests, during which nobody waits for a test: an epoch, or as many epochs as make 20 steps.
+  std::int64_t test_every = 0;
+
+  /// Whether the run takes time only and computes nothing.
+  bool hollow() const { return stage.hollow != nullptr; }
 
   JobParts job() const;
 };

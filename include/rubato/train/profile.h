@@ -20,6 +20,8 @@ struct BlockProfile {
 
 struct Profile {
   std::vector<BlockProfile> blocks;
+  /// Entry n - 1: how many times longer a step takes while n threads compute; empty: not measured.
+  std::vector<double> slowdown = {};
   std::vector<BlockCost> costs() const;
 };
 
@@ -30,6 +32,15 @@ Profile measure_profile(const Model& model, const StageOptions& options, const S
 /// Costs that depend on the model and the batch alone: floating-point operations counted from the operators that a forward pass
 /// calls, at `flops_per_second`; backward twice forward. What the simulator uses unless given measured costs.
 Profile count_profile(const Model& model, const StageOptions& options, const Batch& batch, double flops_per_second);
+
+/// How many times longer a step takes on each of 1, 2, ... `threads` threads that compute at the same time: cores share memory
+/// bandwidth and clock. Medians of `repeats` steps, all taken in turns.
+std::vector<double> measure_slowdown(const Model& model, const StageOptions& options, const StoreOptions& store,
+                                     const Batch& batch, int threads, int repeats);
+
+/// "FORWARD:BACKWARD" of a batch, in seconds with units: "2ms:4ms" for all of `blocks` blocks, or one for each, with commas.
+/// UsageError otherwise.
+std::vector<BlockCost> parse_block_costs(const std::string& text, std::size_t blocks);
 
 /// JSON as `rubato profile -o FILE` writes it, and back. DataError naming `file_name` and the reason.
 std::string to_json(const Profile& profile);

@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 
+#include "rubato/core/event_counter.h"
 #include "rubato/train/checkpoint.h"
 #include "rubato/train/evaluate.h"
 #include "rubato/train/meter.h"
 #include "rubato/train/plan.h"
+#include "rubato/train/timings.h"
 #include "rubato/train/trace.h"
 
 namespace rubato {
@@ -22,7 +24,8 @@ class TrainListener {
  public:
   virtual ~TrainListener() = default;
   virtual void note(const std::string& sentence) = 0;  ///< a warning: a damaged checkpoint was passed over, ...
-  virtual void epoch_done(std::int64_t epoch, double train_loss, const Evaluation& test, double samples_per_second) = 0;
+  /// After an epoch, or a part of one (`TrainOptions::evaluate_every`).
+  virtual void tested(double epochs, double train_loss, const Evaluation& test, double samples_per_second) = 0;
 };
 
 /// One run: replicas, runtime, run folder. Made once, run once.
@@ -46,6 +49,7 @@ class Trainer {
   MeterReading reading() const { return meter_.reading(); }
   std::int64_t first_step() const { return progress_at_start_.step; }
   double training_seconds() const;  ///< so far, evaluation left out; not during `run`
+  double virtual_seconds() const { return progress_.virtual_seconds; }
   const Trace& trace() const { return trace_; }
   Job& job() { return *job_; }
 
@@ -58,8 +62,12 @@ class Trainer {
   void resume();
   void run_segment(std::int64_t end);
   std::int64_t segment_end(std::int64_t step) const;
-  void finish_epoch();
+  bool test_is_due() const;
+  bool checkpoint_is_due() const;
+  void test();
+  void finish_part();
   void write_checkpoint();
+  void write_timings();
   void write_outputs();
   bool target_reached() const;
 
@@ -71,6 +79,9 @@ class Trainer {
   std::unique_ptr<Recorder> recorder_;
   StepMeter meter_;
   Trace trace_;
+  TimingsMeter timings_;
+  EventCounter event_count_;
+  EventSinks events_of_roles_;
   std::unique_ptr<Job> job_;
   std::unique_ptr<Runtime> runtime_;
   Progress progress_, progress_at_start_;

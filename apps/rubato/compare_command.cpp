@@ -1,0 +1,112 @@
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <ctime>
+#include <fstream>
+#include <memory>
+
+#include "commands.h"
+#include "rubato/compare/picture.h"
+#include "rubato/compare/runner.h"
+#include "rubato/core/error.h"
+#include "rubato/train/files.h"
+
+namespace fs = std::filesystem;
+
+namespace rubato::app {
+namespace {
+
+struct Arguments {
+  std::string file, output, publish;
+  int jobs = 1;
+  bool full = false, quiet = false;
+};
+
+std::string this_program() {
+  return fs::read_symlink("/proc/self/exe").string();
+}
+
+/// "AMD EPYC ..., 2 processors"
+std::string this_machine() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string model = "a machine";
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) {
+      model = line.substr(line.find(':') + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {} processors", model, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/// A page for the documentation: what was asked, what came out, how it was made.
+std::string page_of(const Experiment& experiment, const Arguments& arguments, const std::string& table, std::size_t runs,
+                    double seconds) {
+  std::string text = fmt::format("# {}\n\n", experiment.title);
+  if (!experiment.text.empty()) text += experiment.text + "\n\n";
+  text += table + "\n";
+  for (const Picture& picture : experiment.pictures) text += fmt::format("![{}]({})\n\n", picture.title, picture.file);
+  text += fmt::format("{} runs by `rubato compare {}{} --jobs {}`, {:%Y-%m-%d}, {}", runs, arguments.file,
+                      arguments.full ? " --full" : "", arguments.jobs, fmt::gmtime(std::time(nullptr)), this_machine());
+  if (seconds > 0) text += fmt::format("; {:.0f} s of processor time in all", seconds);
+  return text + ".\n";
+}
+
+void print_progress(std::size_t done, std::size_t all, const Trial& trial, double seconds, const std::string& note) {
+  fmt::print(stderr, "[{}/{}] {}  {}{}\n", done, all, trial.name(), note.empty() ? "" : note + "  ",
+             seconds > 0 ? fmt::format("{:.1f} s", seconds) : "");
+}
+
+int compare(const Arguments& arguments) {
+  const Experiment experiment = load_experiment(arguments.file, arguments.full);
+  const std::vector<Trial> trials = trials_of(experiment);
+  const fs::path folder = arguments.output.empty() ? fs::path("runs") / ("compare-" + fs::path(arguments.file).stem().string())
+                                                   : fs::path(arguments.output);
+  try {
+    run_trials(experiment.command, trials,
+               {.program = this_program(),
+                .folder = folder,
+                .jobs = arguments.jobs,
+                .ended = arguments.quiet ? decltype(RunnerOptions::ended){} : print_progress});
+  } catch (const Interrupted&) {
+    fmt::print(stderr, "rubato: interrupted; the same command goes on with the runs that are missing\n");
+    return static_cast<int>(ExitCode::interrupted);
+  }
+  const std::vector<Result> results = read_results(experiment, trials, folder);
+  const std::string table = table_of(experiment, rows_of(experiment, results));
+  double seconds = 0;
+  for (const Result& result : results) seconds += result.figures.contains("seconds") ? result.figures.at("seconds") : 0;
+  write_atomically(folder / "table.md", page_of(experiment, arguments, table, trials.size(), seconds));
+  write_atomically(folder / "runs.csv", csv_of(results));
+  fmt::print("{}\n\n{}\n", experiment.title, table);
+  for (const Picture& picture : experiment.pictures) draw(picture, experiment, results, folder, folder / picture.file);
+  if (!arguments.publish.empty()) {
+    fs::create_directories(arguments.publish);
+    const auto over = fs::copy_options::overwrite_existing;
+    fs::copy_file(folder / "table.md", fs::path(arguments.publish) / (fs::path(arguments.file).stem().string() + ".md"), over);
+    for (const Picture& picture : experiment.pictures) {
+      fs::copy_file(folder / picture.file, fs::path(arguments.publish) / picture.file, over);
+    }
+  }
+  fmt::print("table.md, runs.csv{} in {}\n", experiment.pictures.empty() ? "" : " and pictures", folder.string());
+  return 0;
+}
+
+}  // namespace
+
+void add_compare(CLI::App& app, Chosen& chosen) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand(
+      "compare", "the runs that a TOML file describes, several at a time: one table, pictures; goes on where it was interrupted");
+  command->add_option("file", arguments->file, "experiments/*.toml are examples; docs/experiments.md describes the keys")
+      ->required();
+  command->add_option("-j,--jobs", arguments->jobs, "runs at the same time")->capture_default_str()->check(CLI::Range(1, 1024));
+  command->add_option("-o,--output", arguments->output, "folder of runs, table and pictures; default: runs/compare-NAME");
+  command->add_option("--publish", arguments->publish, "copy table and pictures into this folder too");
+  command->add_flag("--full", arguments->full, "the size that the file's [full] section says");
+  command->add_flag("--quiet", arguments->quiet, "no progress");
+  command->callback([=, &chosen] { chosen = [=] { return compare(*arguments); }; });
+}
+
+}  // namespace rubato::app

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <charconv>
+#include <string_view>
+
+namespace rubato {
+
+/// The whole of `text` as a number; false if it is none.
+template <class Number>
+bool read_number(std::string_view text, Number& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+}  // namespace rubato
