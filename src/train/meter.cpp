@@ -62,6 +62,7 @@ void StepMeter::step(const StepReport& report) {
     now_.loss = window_loss_ / static_cast<double>(window_steps_);
     now_.epoch_loss = epoch_loss_ / static_cast<double>(epoch_samples_);
     if (window_steps_ < window) return;
+    if (target_loss_ && now_.loss <= *target_loss_ && !now_.seconds_to_loss) now_.seconds_to_loss = report.time;
     const double seconds = report.time - window_begin_;
     line = nlohmann::ordered_json{{"step", report.batch + 1},
                                   {"time", report.time},

@@ -174,9 +174,10 @@ Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
                                                                         .prefetch = o.prefetch,
                                                                         .hollow = runtime.simulated && !runtime.compute});
   plan.steps_per_epoch = (plan.batches->batches_per_epoch() + o.replicas - 1) / o.replicas;
+  plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
   const std::int64_t least = o.replicas > 1 ? least_steps_between_tests : 1;
   plan.test_every = (least + plan.steps_per_epoch - 1) / plan.steps_per_epoch * plan.steps_per_epoch;
-  plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
+  if (o.evaluate_every < 0) plan.test_every = std::max<std::int64_t>(1, plan.total_steps);
   plan.stage = {.seed = o.seed,
                 .stale_weights = parse_stale_weights(o.stale_weights),
                 .bf16 = o.precision == "bf16",

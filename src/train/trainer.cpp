@@ -81,6 +81,7 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
   job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
   open_folder();
   meter_.write_to(metrics_.get());
+  meter_.watch_for(plan_.options.target_loss);
   RuntimeOptions roles = plan_.roles;
   if (plan_.options.trace) events_of_roles_.add(&trace_);
   if (plan_.options.record && !plan_.runtime.simulated) {
@@ -306,6 +307,10 @@ std::string Trainer::summary() const {
     for (const char* name : {"train_loss", "test_loss", "test_accuracy"}) json[name] = nullptr;
   } else {
     json["last_train_loss"] = reading.loss;
+  }
+  if (plan_.options.target_loss) {
+    json["seconds_to_loss"] = nullptr;
+    if (reading.seconds_to_loss) json["seconds_to_loss"] = *reading.seconds_to_loss;
   }
   if (plan_.runtime.simulated) {
     json["virtual_seconds"] = progress_.virtual_seconds;

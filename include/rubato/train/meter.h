@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "rubato/replica/observer.h"
@@ -26,9 +27,10 @@ class MetricsLog {
 
 /// What the meter knows at one moment.
 struct MeterReading {
-  std::int64_t steps = 0, samples = 0;  ///< since the run began (a resumed run: since it was resumed)
-  double loss = 0;                      ///< mean over the last window of batches
-  double epoch_loss = 0;                ///< mean over samples since `begin_epoch`
+  std::int64_t steps = 0, samples = 0;    ///< since the run began (a resumed run: since it was resumed)
+  double loss = 0;                        ///< mean over the last window of batches
+  double epoch_loss = 0;                  ///< mean over samples since `begin_epoch`
+  std::optional<double> seconds_to_loss;  ///< time of the runtime's clock when a window first had the target loss
 };
 
 /// Counts batches, averages the loss, stops a run that diverges. Called by the roles that compute losses.
@@ -40,12 +42,15 @@ class StepMeter final : public StepObserver {
   void write_to(MetricsLog* log) { log_ = log; }
   void step(const StepReport& report) override;
   void begin_epoch();
+  /// Not while roles run.
+  void watch_for(std::optional<double> target_loss) { target_loss_ = target_loss; }
   MeterReading reading() const;
 
  private:
   MetricsLog* log_ = nullptr;
   mutable std::mutex mutex_;  ///< guards everything below
   MeterReading now_;
+  std::optional<double> target_loss_;
   double window_loss_ = 0, epoch_loss_ = 0, window_begin_ = 0;
   std::int64_t window_steps_ = 0, window_samples_ = 0, epoch_samples_ = 0;
 };

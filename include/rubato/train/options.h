@@ -55,6 +55,7 @@ struct TrainOptions {
   std::optional<std::int64_t> steps;
   std::optional<double> target_accuracy;
   std::int64_t evaluate_every = 0;
+  std::optional<double> target_loss;
 
   std::string precision = "fp32", memory_format = "contiguous", device = "cpu";
   std::uint64_t seed = 1;

@@ -101,8 +101,16 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"steps", group, "batches of each replica, instead of --epochs; 0: only write the initial weights", 0, inf,
                    false},
         o.steps);
-  visit(OptionInfo{"evaluate-every", group, "batches of each replica between tests; 0: test after every epoch", 0, inf, false},
-        o.evaluate_every);
+  visit(
+      OptionInfo{
+          "evaluate-every", group,
+          "batches of each replica between tests, besides one after every epoch; -1: test only at the end, nobody waits for a "
+          "test before",
+          -1, inf, false},
+      o.evaluate_every);
+  visit(OptionInfo{"target-loss", group, "note when the mean training loss of 50 batches first falls to it; the run goes on", 0,
+                   inf, false},
+        o.target_loss);
   visit(OptionInfo{"target-accuracy", group, "stop once the test accuracy in percent is reached", 0, 100, false},
         o.target_accuracy);
   visit(OptionInfo{"seed", group, "of weights, order, augmentation, dropout", 0}, o.seed);
