@@ -45,6 +45,22 @@ TEST_F(Simulate, time_only_takes_the_time_of_the_real_thing) {
   EXPECT_EQ(json_value(timed, "virtual_seconds"), json_value(real, "virtual_seconds"));
 }
 
+TEST_F(Simulate, tests_come_when_they_are_asked_for_and_a_target_loss_is_noted) {
+  const auto tests = [&](const std::string& every) {
+    std::filesystem::remove_all(run);
+    const Outcome outcome = simulate({"--epochs", "3", "--evaluate-every", every, "--target-loss", "5"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    const std::string text = content_of(run / "metrics.jsonl");
+    std::size_t count = 0;
+    for (std::size_t at = text.find("test_accuracy"); at != std::string::npos; at = text.find("test_accuracy", at + 1)) ++count;
+    return count;
+  };
+  EXPECT_EQ(tests("0"), 3u);   // 13 batches an epoch
+  EXPECT_EQ(tests("10"), 6u);  // 10, 13, 20, 26, 30, 39
+  EXPECT_EQ(tests("-1"), 1u);
+  EXPECT_EQ(json_value(content_of(run / "summary.json"), "seconds_to_loss"), "null");  // fewer than 50 batches
+}
+
 TEST_F(Simulate, a_replica_that_dies_does_not_end_the_run_unless_it_is_the_last) {
   const std::vector<std::string> cluster = {"--coupling", "async-easgd", "--replicas",    "2",       "--platform", "lan-1g:3",
                                             "--steps",    "12",          "--block-costs", "1ms:2ms", "--dies",     "0:20ms"};
