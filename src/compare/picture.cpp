@@ -115,8 +115,8 @@ std::string script_of_lines(const Picture& picture, const std::filesystem::path&
     text += fmt::format("$line{} << EOD\n", i);
     for (const Point& point : lines[i].points) text += fmt::format("{} {}\n", point.x, point.y);
     text += "EOD\n";
-    plots.push_back(fmt::format("$line{} using 1:2 with {} lw 2 pt 7 ps 0.5 lc {} title {}", i,
-                                picture.kind == "lines" ? "linespoints" : "lines", i + 1, gnuplot_text(lines[i].name)));
+    const char* style = picture.kind == "lines" ? "linespoints pt 7 ps 0.5" : "lines";
+    plots.push_back(fmt::format("$line{} using 1:2 with {} lw 2 lc {} title {}", i, style, i + 1, gnuplot_text(lines[i].name)));
   }
   return text + "plot " + join(plots, ", \\\n  ") + "\n";
 }

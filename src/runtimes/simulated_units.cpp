@@ -43,7 +43,7 @@ void SimulatedUnits::begin() {
   for (const Role* role : others_) hooks_.start(*role);
   for (auto& [number, unit] : units_) {
     if (unit.dies <= hooks_.now()) {
-      daemon("absent", 0, [this, &unit] { leave(unit); });
+      daemon("absent", unit, 0, [this, &unit] { leave(unit); });
     } else if (unit.joins > hooks_.now()) {
       expect(unit);
     } else {
@@ -56,7 +56,7 @@ void SimulatedUnits::start(Unit& unit) {
   unit.running = static_cast<int>(unit.roles.size());
   for (const Role* role : unit.roles) unit.actors.push_back(hooks_.start(*role));
   if (unit.dies < std::numeric_limits<double>::infinity()) {
-    daemon("death", unit.dies, [this, &unit] {
+    daemon("death", unit, unit.dies, [this, &unit] {
       if (unit.running > 0) lose(unit);
     });
   }
@@ -64,7 +64,7 @@ void SimulatedUnits::start(Unit& unit) {
 
 void SimulatedUnits::expect(Unit& unit) {
   ++awaited_;
-  unit.arrival = daemon("arrival", unit.joins, [this, &unit] {
+  unit.arrival = daemon("arrival", unit, unit.joins, [this, &unit] {
     unit.arrival = nullptr;
     --awaited_;
     unit.running = static_cast<int>(unit.roles.size());
@@ -107,13 +107,13 @@ void SimulatedUnits::dismiss_the_awaited() {
   }
 }
 
-/// Ends with the last role, if its time has not come before.
-s4u::ActorPtr SimulatedUnits::daemon(const std::string& name, double when, std::function<void()> what) {
-  auto actor =
-      s4u::Actor::create(name, s4u::Engine::get_instance()->get_all_hosts().front(), [this, when, what = std::move(what)] {
-        if (when > hooks_.now()) s4u::this_actor::sleep_for(when - hooks_.now());
-        hooks_.guarded(what);
-      });
+/// On the unit's first host, so that what it says and hears travels from and to there. Ends with the last role, if its time has
+/// not come before.
+s4u::ActorPtr SimulatedUnits::daemon(const std::string& name, const Unit& unit, double when, std::function<void()> what) {
+  auto actor = s4u::Actor::create(name, hooks_.place(*unit.roles.front()), [this, when, what = std::move(what)] {
+    if (when > hooks_.now()) s4u::this_actor::sleep_for(when - hooks_.now());
+    hooks_.guarded(what);
+  });
   actor->daemonize();
   return actor;
 }

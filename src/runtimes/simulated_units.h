@@ -20,7 +20,8 @@ class SimulatedUnits {
  public:
   struct Hooks {
     std::function<simgrid::s4u::ActorPtr(const Role&)> start;  ///< of one role
-    std::function<int(const Role&)> host;                      ///< that executes it
+    std::function<int(const Role&)> host;                      ///< that executes it, as absences count them
+    std::function<simgrid::s4u::Host*(const Role&)> place;     ///< the same
     std::function<double()> now;
     /// Gives `what` a context named `name`, on the calling actor.
     std::function<void(const std::string& name, const std::function<void(Context&)>& what)> call;
@@ -50,7 +51,7 @@ class SimulatedUnits {
   void lose(Unit& unit);
   void leave(Unit& unit);
   void dismiss_the_awaited();
-  simgrid::s4u::ActorPtr daemon(const std::string& name, double when, std::function<void()> what);
+  simgrid::s4u::ActorPtr daemon(const std::string& name, const Unit& unit, double when, std::function<void()> what);
 
   UnitEvents events_;
   Hooks hooks_;

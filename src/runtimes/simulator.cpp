@@ -205,9 +205,12 @@ class SimulatedContext final : public RoleContext {
 
  private:
   void waiting(const std::string& what, FunctionRef<void()> block) {
+    struct Scope {  // ends also when the role dies while it waits
+      SimulatedContext& me;
+      ~Scope() { me.simulator_.waits().erase(me.name()); }
+    } scope{*this};
     simulator_.waits()[name()] = what;
     block();
-    simulator_.waits().erase(name());
   }
   void check_running() const {
     if (simulator_.stopping()) throw Stopped{};
@@ -356,6 +359,7 @@ SimulatedUnits::Hooks Simulator::hooks() {
             return actors_.emplace_back(s4u::Actor::create(role.name, host_of(role), [this, &role] { execute(role); }));
           },
       .host = [this](const Role& role) { return static_cast<int>(std::ranges::find(hosts_, host_of(role)) - hosts_.begin()); },
+      .place = [this](const Role& role) { return host_of(role); },
       .now = [this] { return now(); },
       .call =
           [this](const std::string& name, const std::function<void(Context&)>& what) {
