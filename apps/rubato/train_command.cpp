@@ -151,7 +151,9 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
   command->add_option("--profile", runtime.profile_file, "costs per block, as `rubato profile -o FILE` writes them");
   command->add_option("--block-costs", runtime.block_costs,
                       "FORWARD:BACKWARD of a batch, 2ms:4ms for every block, or one for each with commas");
-  command->add_flag("!--no-compute", runtime.compute, "time only: nothing is computed, tens of thousands of roles are possible");
+  command->add_flag_callback(
+      "--no-compute", [arguments] { arguments->runtime.compute = false; },
+      "time only: nothing is computed, tens of thousands of roles are possible");
   command->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")
       ->capture_default_str();
   add_option_flags(*command, arguments->flags, arguments->config_file);
