@@ -17,8 +17,8 @@
 #include "runtimes/waiting.h"
 
 // SimGrid runs one actor at a time, in the order of virtual time, so nothing here needs a lock. Actors share one thread
-// (RuntimeOptions::one_thread), where no role may switch under a guard that libtorch keeps per thread, or are threads of their own.
-// Whoever calls into SimGrid lets others run, so nothing does while it holds a lock of a store's or an order's.
+// (RuntimeOptions::one_thread), where no role may switch under a guard that libtorch keeps per thread, or are threads of their
+// own. Whoever calls into SimGrid lets others run, so nothing does while it holds a lock of a store's or an order's.
 
 namespace rubato {
 namespace {
