@@ -11,6 +11,8 @@ find_package(tomlplusplus REQUIRED)
 find_package(muparser REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET libzmq)
+pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 if(RUBATO_JEMALLOC)
   pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
 endif()
@@ -24,3 +26,8 @@ target_link_libraries(rubato_vendor_light INTERFACE Threads::Threads nlohmann_js
 
 add_library(rubato_torch INTERFACE)
 target_link_libraries(rubato_torch INTERFACE ${TORCH_LIBRARIES})
+
+# c10d's Gloo backend is compiled into libtorch; its header needs Gloo's own.
+add_library(rubato_gloo INTERFACE)
+target_link_libraries(rubato_gloo INTERFACE rubato_torch gloo)
+target_compile_definitions(rubato_gloo INTERFACE USE_C10D_GLOO)

@@ -13,7 +13,7 @@ add_library(rubato_pch STATIC ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
 target_link_libraries(rubato_pch PRIVATE rubato_flags rubato_torch)
 target_precompile_headers(rubato_pch PRIVATE <torch/torch.h>)
 
-set(RUBATO_TORCH_FREE core context runtimes recording compare)
+set(RUBATO_TORCH_FREE core context runtimes recording compare transport launch)
 
 function(rubato_library folder)
   cmake_parse_arguments(ARG "" "" "DEPENDS;EXCLUDE" ${ARGN})

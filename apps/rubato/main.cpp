@@ -62,11 +62,14 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "rubato " RUBATO_VERSION);
   rubato::app::Chosen chosen;
   rubato::app::add_train(app, chosen);
+  rubato::app::add_launch(app, chosen);
   rubato::app::add_simulate(app, chosen);
   rubato::app::add_replay(app, chosen);
   rubato::app::add_compare(app, chosen);
   rubato::app::add_eval(app, chosen);
   rubato::app::add_profile(app, chosen);
+  rubato::app::add_status(app, chosen);
+  rubato::app::add_keys(app, chosen);
   rubato::app::add_list(app, chosen);
   try {
     app.parse(argc, argv);

@@ -8,10 +8,13 @@
 #include "allocator/allocator.h"
 #include "commands.h"
 #include "option_flags.h"
+#include "process_mode.h"
 #include "progress_line.h"
 #include "rubato/core/error.h"
+#include "rubato/train/files.h"
 #include "rubato/train/trainer.h"
 #include "rubato/train/what_if.h"
+#include "rubato/train/worker.h"
 
 namespace rubato::app {
 namespace {
@@ -103,6 +106,52 @@ struct Arguments {
   std::string config_file, from;
 };
 
+std::atomic<Worker*> working{nullptr};
+
+/// First SIGINT or SIGTERM: the whole job ends, with a checkpoint. Second: this process, at once.
+void on_worker_signal(int) {
+  Worker* worker = working;
+  if (worker == nullptr || worker->stop_requested()) _exit(static_cast<int>(ExitCode::interrupted));
+  worker->request_stop();
+}
+
+int work(Plan plan) {
+  Worker worker(std::move(plan), [](const std::string& sentence) { fmt::print(stderr, "rubato: {}\n", sentence); });
+  working = &worker;
+  std::signal(SIGINT, on_worker_signal);
+  std::signal(SIGTERM, on_worker_signal);
+  const int code = worker.run();
+  std::fflush(nullptr);
+  _exit(code);  // connections of dead members may never end
+}
+
+/// A home that was killed goes on from what it has written.
+void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
+  if (choice.incarnation == 0 || !options.resume.empty() || options.run_dir.empty()) return;
+  if (CheckpointFolder(std::filesystem::path(options.run_dir) / "checkpoint").newest()) {
+    options.resume = std::exchange(options.run_dir, "");
+  } else {
+    std::filesystem::remove(std::filesystem::path(options.run_dir) / "config.toml");  // it died before its first checkpoint
+  }
+}
+
+int train_in_processes(TrainOptions options, const ProcessPlace& place) {
+  std::optional<HomeBeside> home;
+  if (place.rank == 0 && place.starter != "rubato") home.emplace();
+  const ProcessChoice choice = choice_of(place);
+  if (!choice.is_home()) return work(make_plan(options, {}, choice));
+  resume_after_death(options, choice);
+  const int code = run(make_plan(options, {}, choice));
+  std::fflush(nullptr);
+  _exit(code);
+}
+
+int train(const CLI::App& command, const Arguments& arguments) {
+  TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+  if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
+  return run(make_plan(options));
+}
+
 int simulate(const CLI::App& command, const Arguments& arguments) {
   give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
@@ -117,10 +166,10 @@ int simulate(const CLI::App& command, const Arguments& arguments) {
 
 void add_train(CLI::App& app, Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("train", "train on the threads of this process; writes a run folder");
+  CLI::App* command = app.add_subcommand("train", "train on the threads of this process, or as one of several (see `rubato launch`); writes a run folder");
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] {
-    chosen = [=] { return run(make_plan(given_options(*command, arguments->flags, arguments->config_file))); };
+    chosen = [=] { return train(*command, *arguments); };
   });
 }
 

@@ -6,17 +6,43 @@ namespace {
 /// A replica has a gradient and asks for its turn.
 struct Ask final : Request {
   std::size_t bytes() const override { return 0; }
+  Packed pack() const override { return pack_request(); }
+  static Ask unpack(Unpacker& unpacker) {
+    Ask ask;
+    ask.unpack_request(unpacker);
+    return ask;
+  }
 };
 
 struct Turn final : Message {
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
+  Packed pack() const override {
+    Packed packed;
+    rubato::pack(packed, centre);
+    return packed;
+  }
+  static Turn unpack(Unpacker& unpacker) {
+    Turn turn;
+    turn.centre = unpack_sets(unpacker);
+    return turn;
+  }
 };
 
 /// x - lambda after the turn.
 struct Contribution final : Message {
   BlockTensors difference;
   std::size_t bytes() const override { return bytes_of(difference); }
+  Packed pack() const override {
+    Packed packed;
+    rubato::pack(packed, difference);
+    return packed;
+  }
+  static Contribution unpack(Unpacker& unpacker) {
+    Contribution contribution;
+    contribution.difference = unpack_blocks(unpacker);
+    return contribution;
+  }
 };
 
 Channel<Turn> turns(int replica) {
@@ -107,8 +133,11 @@ class Admm final : public Coupling {
  public:
   Admm(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
-        centre_(parts.model, centre_store(parts.store, "none", 0)),
-        ties_(options.replicas, [&](int i) { return std::make_unique<AdmmTie>(i, parts, options, asks_, contributions_); }),
+        asks_{{"asks", unbounded}, [this](const Ask& ask) { return ask.replica >= 0 && ask.replica < options_.replicas; }},
+        contributions_{{"contributions", 1},
+                       [this](const Contribution& one) { return fits(one.difference, {0, centre_.block_count()}, centre_); }},
+        centre_(parts.model, centre_store(parts, "none", 0)),
+        ties_(parts, [&](int i) { return std::make_unique<AdmmTie>(i, parts, options, asks_, contributions_); }),
         waiting_(static_cast<std::size_t>(options.replicas)) {
     Bystander me;
     for (int i = 0; i < options.replicas; ++i) {
@@ -119,8 +148,9 @@ class Admm final : public Coupling {
 
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
+    if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, asks_, options_.replicas, centre_, [&](const Ask& ask) {
+               serve_until_all_left(me, asks_, options_, centre_, [&](const Ask& ask) {
                  waiting_[static_cast<std::size_t>(ask.replica)] = true;
                  while (waiting_[static_cast<std::size_t>(next_)]) give_turn(me);
                });
@@ -128,10 +158,16 @@ class Admm final : public Coupling {
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, asks_, replica); }
   WeightStore& answer() override { return centre_; }
+  std::string requests() const override { return asks_.name; }
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;
+  void save_tie(torch::serialize::OutputArchive& archive, int replica) const override { ties_[replica].save(archive); }
+  void load_tie(torch::serialize::InputArchive& archive, int replica) override { ties_[replica].load(archive); }
 
  private:
+  static std::string difference_key(int replica, int block) {
+    return "difference" + std::to_string(replica) + "-" + std::to_string(block);
+  }
   void give_turn(Context& me) {
     waiting_[static_cast<std::size_t>(next_)] = false;
     Turn turn;
@@ -154,8 +190,8 @@ class Admm final : public Coupling {
   }
 
   CouplingOptions options_;
-  Channel<Ask> asks_{{"asks", unbounded}};
-  Channel<Contribution> contributions_{{"contributions", 1}};
+  Channel<Ask> asks_;
+  Channel<Contribution> contributions_;
   WeightStore centre_;
   Ties<AdmmTie> ties_;
   std::vector<bool> waiting_;
@@ -169,13 +205,10 @@ void Admm::save(torch::serialize::OutputArchive& archive) const {
   archive.write("centre", centre);
   archive.write("next", torch::IValue(static_cast<std::int64_t>(next_)));
   for (int i = 0; i < options_.replicas; ++i) {
-    torch::serialize::OutputArchive part(archive.compilation_unit());
-    ties_[i].save(part);
     for (int block = 0; block < centre_.block_count(); ++block) {
-      part.write("difference" + std::to_string(block),
-                 torch::IValue(differences_[static_cast<std::size_t>(i)][static_cast<std::size_t>(block)]));
+      archive.write(difference_key(i, block),
+                    torch::IValue(differences_[static_cast<std::size_t>(i)][static_cast<std::size_t>(block)]));
     }
-    archive.write("tie" + std::to_string(i), part);
   }
 }
 
@@ -187,12 +220,9 @@ void Admm::load(torch::serialize::InputArchive& archive) {
   archive.read("next", next);
   next_ = static_cast<int>(next.toInt());
   for (int i = 0; i < options_.replicas; ++i) {
-    torch::serialize::InputArchive part;
-    archive.read("tie" + std::to_string(i), part);
-    ties_[i].load(part);
     for (int block = 0; block < centre_.block_count(); ++block) {
       torch::IValue difference;
-      part.read("difference" + std::to_string(block), difference);
+      archive.read(difference_key(i, block), difference);
       differences_[static_cast<std::size_t>(i)][static_cast<std::size_t>(block)] = difference.toTensorVector();
     }
   }

@@ -108,7 +108,7 @@ class Reducer {
     for (BlockGradient& gradient : bucket_) {
       for (torch::Tensor& tensor : gradient.gradients) {
         const torch::Tensor& total = *next++;
-        if (total.defined()) tensor = total / static_cast<double>(options_.replicas);
+        if (total.defined()) tensor = total / static_cast<double>(sum->parts());
       }
       store_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
     }
@@ -131,7 +131,7 @@ class Reducer {
 class AllReduce final : public Coupling {
  public:
   AllReduce(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options), stores_(parts.stores), ties_(options.replicas, [&](int i) {
+      : options_(options), stores_(parts.stores), ties_(parts, [&](int i) {
           return std::make_unique<AllReduceTie>(options.prefixes.at(static_cast<std::size_t>(i)), options.ranges);
         }) {}
 
@@ -142,6 +142,7 @@ class AllReduce final : public Coupling {
   std::vector<Role> roles(std::int64_t first_step) override {
     std::vector<Role> roles;
     for (int replica = 0; replica < options_.replicas; ++replica) {
+      if (stores_[static_cast<std::size_t>(replica)] == nullptr) continue;
       for (const BlockRange blocks : options_.ranges) {
         roles.push_back(
             {.name = options_.prefixes[static_cast<std::size_t>(replica)] + "reducer-" + std::to_string(blocks.first),

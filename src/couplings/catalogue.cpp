@@ -7,6 +7,13 @@ namespace rubato {
 
 using namespace coupling_detail;
 
+Packed Coupling::farewell(int replica) {
+  coupling_detail::Request request;
+  request.replica = replica;
+  request.leaves = true;
+  return request.pack_request();
+}
+
 std::vector<Role> Coupling::roles(std::int64_t) {
   return {};
 }
@@ -38,7 +45,8 @@ const std::vector<CouplingEntry>& couplings() {
        .make = make_async_easgd,
        .extra_roles = 1,
        .elastic = true,
-       .changes_members = true},
+       .changes_members = true,
+       .free_membership = true},
       {.name = "eamsgd",
        .summary = "async-easgd with Nesterov momentum in the replicas (--momentum)",
        .paper = easgd + ", algorithm 2",
@@ -46,28 +54,32 @@ const std::vector<CouplingEntry>& couplings() {
        .extra_roles = 1,
        .elastic = true,
        .look_ahead = true,
-       .changes_members = true},
+       .changes_members = true,
+       .free_membership = true},
       {.name = "downpour",
        .summary = "each replica adds what it learned to the centre and goes on from there (--period)",
        .paper = "Dean et al. 2012",
        .make = make_downpour,
        .extra_roles = 1,
        .default_period = 1,
-       .changes_members = true},
+       .changes_members = true,
+       .free_membership = true},
       {.name = "adownpour",
        .summary = "downpour; the answer is the mean of all centres so far",
        .paper = easgd,
        .make = make_adownpour,
        .extra_roles = 1,
        .default_period = 1,
-       .changes_members = true},
+       .changes_members = true,
+       .free_membership = true},
       {.name = "mvadownpour",
        .summary = "downpour; the answer is a moving average of the centre (--averaging-rate)",
        .paper = easgd,
        .make = make_mvadownpour,
        .extra_roles = 1,
        .default_period = 1,
-       .changes_members = true},
+       .changes_members = true,
+       .free_membership = true},
       {.name = "mdownpour",
        .summary = "gradients go to the centre, which has Nesterov momentum; period 1",
        .paper = easgd,
@@ -97,7 +109,8 @@ const std::vector<CouplingEntry>& couplings() {
        .make = make_lap,
        .least_replicas = 2,
        .default_period = 16,
-       .shards_data = true},
+       .shards_data = true,
+       .free_membership = true},
   };
   return table;
 }

@@ -14,12 +14,52 @@ struct Push final : Request {
   std::vector<std::int64_t> centre_versions;  ///< per block: of the centre that x was based on; -1: of none exactly
   std::size_t bytes() const override { return bytes_of(moved); }
   std::int64_t batch() const override { return step; }
+  Packed pack() const override;
+  static Push unpack(Unpacker& unpacker);
 };
+
+Packed Push::pack() const {
+  Packed packed = pack_request();
+  if (joins || leaves) return packed;
+  packed.texts = {answer_to};
+  coupling_detail::pack(packed, blocks);
+  packed.numbers.push_back(step);
+  rubato::pack(packed, weights);
+  rubato::pack(packed, moved);
+  for (const std::int64_t version : centre_versions) packed.numbers.push_back(version);
+  return packed;
+}
+
+Push Push::unpack(Unpacker& unpacker) {
+  Push push;
+  push.unpack_request(unpacker);
+  if (push.joins || push.leaves) return push;
+  push.answer_to = unpacker.text();
+  push.blocks = unpack_range(unpacker);
+  push.step = unpacker.number();
+  push.weights = unpack_sets(unpacker);
+  push.moved = unpack_blocks(unpacker);
+  for (std::size_t i = 0; i < push.moved.size(); ++i) push.centre_versions.push_back(unpacker.number());
+  return push;
+}
 
 /// The centre after the push.
 struct Pull final : Message {
+  std::int64_t step = -1;  ///< of the push
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
+  Packed pack() const override {
+    Packed packed;
+    packed.numbers = {step};
+    rubato::pack(packed, centre);
+    return packed;
+  }
+  static Pull unpack(Unpacker& unpacker) {
+    Pull pull;
+    pull.step = unpacker.number();
+    pull.centre = unpack_sets(unpacker);
+    return pull;
+  }
 };
 
 /// What of a replica's weights the centre already has, block by block.
@@ -43,16 +83,20 @@ class DownpourTie final : public Tie {
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
     if (!period_ends(step, period_)) return;
-    const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
+    const Channel<Pull> pulls{{"pull/" + me.name(), unbounded, true}};
     const BlockSets pushed = iterates(me, store, blocks);
     Push push;
     mutex_.alone(me, [&] { push = make_push(blocks, step, pushed, pulls.name); });
     send(me, pushes_, std::move(push));
-    const Pull pull = receive(me, pulls);
+    std::optional<Pull> pull;
+    do {
+      pull = receive_unless_lost(me, pulls);
+    } while (pull && pull->step != step);  // what a centre that was away has found late
+    if (!pull) return;  // what was pushed is lost with the centre, or in what it is made again from
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
-      mutex_.alone(me, [&] { take_in(block, pushed[local], pull.centre.at(local)); });
-      move_towards(me, store, block, "pull", *pushed[local], pull.centre.at(local)->tensors);
+      mutex_.alone(me, [&] { take_in(block, pushed[local], pull->centre.at(local)); });
+      move_towards(me, store, block, "pull", *pushed[local], pull->centre.at(local)->tensors);
     }
   }
 
@@ -129,13 +173,15 @@ class Downpour final : public Coupling {
  public:
   Downpour(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging)
       : options_(options),
-        centre_(parts.model, centre_store(parts.store, averaging, options.averaging_rate)),
-        ties_(options.replicas, [&](int i) { return std::make_unique<DownpourTie>(i, parts, options, pushes_); }) {}
+        pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
+        centre_(parts.model, centre_store(parts, averaging, options.averaging_rate)),
+        ties_(parts, [&](int i) { return std::make_unique<DownpourTie>(i, parts, options, pushes_); }) {}
 
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
+    if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_.replicas, centre_, [&](Push push) { serve(me, push); });
+               serve_until_all_left(me, pushes_, options_, centre_, [&](Push push) { serve(me, push); });
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
@@ -143,31 +189,17 @@ class Downpour final : public Coupling {
     ties_[replica].start_from(join_centre(me, pushes_, store, replica, step));
   }
   WeightStore& answer() override { return centre_; }
+  std::string requests() const override { return pushes_.name; }
 
-  void save(torch::serialize::OutputArchive& archive) const override {
-    torch::serialize::OutputArchive centre(archive.compilation_unit());
-    centre_.save(centre);
-    archive.write("centre", centre);
-    for (int i = 0; i < options_.replicas; ++i) {
-      torch::serialize::OutputArchive part(archive.compilation_unit());
-      ties_[i].save(part);
-      archive.write("tie" + std::to_string(i), part);
-    }
-  }
-  void load(torch::serialize::InputArchive& archive) override {
-    torch::serialize::InputArchive centre;
-    archive.read("centre", centre);
-    centre_.load(centre);
-    for (int i = 0; i < options_.replicas; ++i) {
-      torch::serialize::InputArchive part;
-      archive.read("tie" + std::to_string(i), part);
-      ties_[i].load(part);
-    }
-  }
+  void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
+  void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
+  void save_tie(torch::serialize::OutputArchive& archive, int replica) const override { ties_[replica].save(archive); }
+  void load_tie(torch::serialize::InputArchive& archive, int replica) override { ties_[replica].load(archive); }
 
  private:
   void serve(Context& me, const Push& push) {
     Pull pull;
+    pull.step = push.step;
     for (int block = push.blocks.first; block < push.blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - push.blocks.first);
       pull.centre.push_back(centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
@@ -182,11 +214,16 @@ class Downpour final : public Coupling {
         }
       }));
     }
-    send(me, Channel<Pull>{{push.answer_to, 1}}, std::move(pull));
+    send(me, Channel<Pull>{{push.answer_to, unbounded}}, std::move(pull));
   }
 
   CouplingOptions options_;
-  Channel<Push> pushes_{{"pushes", unbounded}};
+  bool is_usable(const Push& push) const {
+    if (push.replica < 0 || push.replica >= options_.replicas) return false;
+    return push.joins || push.leaves || (fits(push.weights, push.blocks, centre_) && fits(push.moved, push.blocks, centre_));
+  }
+
+  Channel<Push> pushes_;
   WeightStore centre_;
   Ties<DownpourTie> ties_;
 };

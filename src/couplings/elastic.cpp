@@ -15,16 +15,46 @@ struct Visit final : Request {
   BlockSets weights;
   std::size_t bytes() const override { return bytes_of(weights); }
   std::int64_t batch() const override { return step; }
+  Packed pack() const override {
+    Packed packed = pack_request();
+    if (joins || leaves) return packed;
+    coupling_detail::pack(packed, blocks);
+    packed.numbers.push_back(step);
+    rubato::pack(packed, weights);
+    return packed;
+  }
+  static Visit unpack(Unpacker& unpacker) {
+    Visit visit;
+    visit.unpack_request(unpacker);
+    if (visit.joins || visit.leaves) return visit;
+    visit.blocks = unpack_range(unpacker);
+    visit.step = unpacker.number();
+    visit.weights = unpack_sets(unpacker);
+    return visit;
+  }
 };
 
 /// What pulls the replica back.
 struct Force final : Message {
+  std::int64_t step = -1;  ///< of the visit
   BlockSets force;
   std::size_t bytes() const override { return bytes_of(force); }
+  Packed pack() const override {
+    Packed packed;
+    packed.numbers = {step};
+    rubato::pack(packed, force);
+    return packed;
+  }
+  static Force unpack(Unpacker& unpacker) {
+    Force force;
+    force.step = unpacker.number();
+    force.force = unpack_sets(unpacker);
+    return force;
+  }
 };
 
 Channel<Force> forces(const std::string& prefix, BlockRange blocks) {
-  return {{"force/" + prefix + std::to_string(blocks.first), unbounded}};
+  return {{"force/" + prefix + std::to_string(blocks.first), unbounded, true}};
 }
 
 /// Deep learning with elastic averaging SGD (Zhang, Choromanska, LeCun 2015). Every `period` steps of its own clock a replica
@@ -35,7 +65,8 @@ Channel<Force> forces(const std::string& prefix, BlockRange blocks) {
 class ElasticTie final : public Tie {
  public:
   ElasticTie(int replica, const CouplingOptions& options, const Channel<Visit>& visits)
-      : replica_(replica), prefix_(options.prefixes.at(replica)), period_(options.period), visits_(visits) {}
+      : replica_(replica), prefix_(options.prefixes.at(replica)), period_(options.period), concurrent_steps_(options.concurrent_steps),
+        visits_(visits) {}
 
   void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
                    std::int64_t step) override {
@@ -54,9 +85,13 @@ class ElasticTie final : public Tie {
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
     if (step % period_ != 0) return;
-    const Force force = receive(me, forces(prefix_, blocks));
+    std::optional<Force> force;
+    do {
+      force = receive_unless_lost(me, forces(prefix_, blocks));
+    } while (force && is_late(*force, step));
+    if (!force) return;  // the centre is away: the replica goes on alone until it is back
     for (int block = blocks.first; block < blocks.last; ++block) {
-      const auto& pull = force.force.at(static_cast<std::size_t>(block - blocks.first))->tensors;
+      const auto& pull = force->force.at(static_cast<std::size_t>(block - blocks.first))->tensors;
       store.update(me, block, "pull", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) torch::sub_out(next[i], now.tensors[i], pull[i]);
       });
@@ -64,9 +99,13 @@ class ElasticTie final : public Tie {
   }
 
  private:
+  /// Whether it answers a visit that nobody waits for any more, because the centre was away. Workers of one replica share the
+  /// channel: an answer to another's visit will do.
+  bool is_late(const Force& force, std::int64_t step) const { return step - force.step >= concurrent_steps_ * period_; }
+
   int replica_;
   std::string prefix_;
-  std::int64_t period_;
+  std::int64_t period_, concurrent_steps_;
   Channel<Visit> visits_;
 };
 
@@ -74,15 +113,19 @@ class Elastic : public Coupling {
  public:
   Elastic(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
-        centre_(parts.model, centre_store(parts.store, "none", 0)),
-        ties_(options.replicas, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {
+        visits_{{"visits", unbounded}, [this](const Visit& visit) { return is_usable(visit); }},
+        centre_(parts.model, centre_store(parts, "none", 0)),
+        ties_(parts, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {
     for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
   }
 
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
+    if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, visits_, options_.replicas, centre_, [&](Visit visit) { serve(me, std::move(visit)); });
+               serve_until_all_left(
+                   me, visits_, options_, centre_, [&](Visit visit) { serve(me, std::move(visit)); },
+                   [&](int replica) { left(me, replica); });
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, visits_, replica); }
@@ -90,11 +133,14 @@ class Elastic : public Coupling {
     join_centre(me, visits_, store, replica, step);
   }
   WeightStore& answer() override { return centre_; }
+  std::string requests() const override { return visits_.name; }
   void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
   void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
 
  protected:
   virtual void serve(Context& me, Visit visit) = 0;
+  /// Replica will not visit any more.
+  virtual void left(Context&, int) {}
 
   /// c += sum of alpha (x_i - c) over `visits`, all of the same blocks and against the same c (Jacobi order); answers each.
   void exchange(Context& me, std::vector<Visit> visits) {
@@ -113,10 +159,15 @@ class Elastic : public Coupling {
       });
     }
     std::vector<int> replicas;
-    for (const Visit& visit : visits) replicas.push_back(visit.replica);
+    std::vector<std::int64_t> steps;
+    for (const Visit& visit : visits) {
+      replicas.push_back(visit.replica);
+      steps.push_back(visit.step);
+    }
     visits.clear();  // before anyone is answered: a replica then publishes into the memory that its visit held
     for (std::size_t v = 0; v < replicas.size(); ++v) {
       Force force;
+      force.step = steps[v];
       force.force = std::move(answers[v]);
       send(me, forces(options_.prefixes.at(replicas[v]), blocks), std::move(force));
     }
@@ -125,7 +176,12 @@ class Elastic : public Coupling {
   CouplingOptions options_;
 
  private:
-  Channel<Visit> visits_{{"visits", unbounded}};
+  bool is_usable(const Visit& visit) const {
+    if (visit.replica < 0 || visit.replica >= options_.replicas) return false;
+    return visit.joins || visit.leaves || fits(visit.weights, visit.blocks, centre_);
+  }
+
+  Channel<Visit> visits_;
   WeightStore centre_;
   std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
   Ties<ElasticTie> ties_;
@@ -148,20 +204,43 @@ class AsyncElastic final : public Elastic {
 ///   x_i' = x_i - eta g_i - alpha (x_i - c),  c' = c + alpha sum_i (x_i - c).
 class SyncElastic final : public Elastic {
  public:
-  using Elastic::Elastic;
+  SyncElastic(const CouplingParts& parts, const CouplingOptions& options)
+      : Elastic(parts, options), present_(static_cast<std::size_t>(options.replicas)) {}
+  std::vector<Role> roles(std::int64_t first_step) override {
+    present_ = static_cast<std::size_t>(options_.replicas);
+    rounds_.clear();
+    return Elastic::roles(first_step);
+  }
 
  private:
+  using Round = std::map<int, Visit>;  // by replica: same bits whoever came first
   void serve(Context& me, Visit visit) override {
     const auto key = std::pair(visit.step, visit.blocks.first);
-    auto& round = rounds_[key];
+    Round& round = rounds_[key];
     round.emplace(visit.replica, std::move(visit));
-    if (static_cast<int>(round.size()) < options_.replicas) return;
-    std::vector<Visit> visits;  // in order of replica: same bits whoever came first
-    for (auto& [replica, one] : round) visits.push_back(std::move(one));
+    if (round.size() < present_) return;
+    Round complete = std::move(round);
     rounds_.erase(key);
+    finish(me, std::move(complete));
+  }
+  void finish(Context& me, Round round) {
+    std::vector<Visit> visits;
+    for (auto& [replica, one] : round) visits.push_back(std::move(one));
     exchange(me, std::move(visits));
   }
-  std::map<std::pair<std::int64_t, int>, std::map<int, Visit>> rounds_;
+  /// The others finish the rounds that it will not take part in.
+  void left(Context& me, int replica) override {
+    --present_;
+    for (auto next = rounds_.begin(); next != rounds_.end();) {
+      auto at = next++;
+      if (at->second.size() < present_ + at->second.count(replica)) continue;
+      Round complete = std::move(at->second);
+      rounds_.erase(at);
+      finish(me, std::move(complete));
+    }
+  }
+  std::size_t present_;
+  std::map<std::pair<std::int64_t, int>, Round> rounds_;
 };
 
 }  // namespace

@@ -37,7 +37,7 @@ class LapTie final : public Tie {
 class Lap final : public Coupling {
  public:
   Lap(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options), stores_(parts.stores), mean_(parts), ties_(options.replicas, [&](int i) {
+      : options_(options), stores_(parts.stores), mean_(parts), ties_(parts, [&](int i) {
           return std::make_unique<LapTie>(options.prefixes.at(static_cast<std::size_t>(i)), options.period);
         }) {}
 
@@ -47,6 +47,7 @@ class Lap final : public Coupling {
   std::vector<Role> roles(std::int64_t) override {
     std::vector<Role> roles;
     for (int replica = 0; replica < options_.replicas; ++replica) {
+      if (stores_[static_cast<std::size_t>(replica)] == nullptr) continue;
       for (const BlockRange blocks : options_.ranges) {
         roles.push_back(
             {.name = options_.prefixes[static_cast<std::size_t>(replica)] + "averager-" + std::to_string(blocks.first),

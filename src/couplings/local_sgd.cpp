@@ -12,8 +12,8 @@ class LocalSgdTie final : public Tie {
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
     if (!period_ends(step, period_)) return;
-    // A name per step: several workers of one replica may be at the end of different periods.
-    const GroupSpec group{"mean/" + std::to_string(blocks.first) + "/" + std::to_string(step), replicas_};
+    // Numbered: several workers of one replica may be at the end of different periods.
+    const GroupSpec group{"mean/" + std::to_string(blocks.first), replicas_, step};
     const BlockSets mine = iterates(me, store, blocks);
     const BlockTensors means = mean_over(me, group, replica_, mine);
     for (std::size_t local = 0; local < mine.size(); ++local) {
@@ -29,7 +29,7 @@ class LocalSgdTie final : public Tie {
 class LocalSgd final : public Coupling {
  public:
   LocalSgd(const CouplingParts& parts, const CouplingOptions& options)
-      : mean_(parts), ties_(options.replicas, [&](int i) { return std::make_unique<LocalSgdTie>(i, options); }) {}
+      : mean_(parts), ties_(parts, [&](int i) { return std::make_unique<LocalSgdTie>(i, options); }) {}
   Tie& tie(int replica) override { return ties_[replica]; }
   WeightStore& answer() override { return mean_.refreshed(); }
 

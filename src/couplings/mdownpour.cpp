@@ -8,11 +8,43 @@ struct Push final : Request {
   std::string answer_to;
   std::size_t bytes() const override { return bytes_of(gradient.gradients); }
   std::int64_t batch() const override { return gradient.batch; }
+  Packed pack() const override {
+    Packed packed = pack_request();
+    if (joins || leaves) return packed;
+    packed.texts = {answer_to};
+    for (const std::int64_t number : {std::int64_t{gradient.block}, gradient.clock_read, gradient.step, gradient.batch}) {
+      packed.numbers.push_back(number);
+    }
+    rubato::pack(packed, gradient.gradients);
+    return packed;
+  }
+  static Push unpack(Unpacker& unpacker) {
+    Push push;
+    push.unpack_request(unpacker);
+    if (push.joins || push.leaves) return push;
+    push.answer_to = unpacker.text();
+    push.gradient.block = static_cast<int>(unpacker.count(std::size_t{1} << 16));
+    push.gradient.clock_read = unpacker.number();
+    push.gradient.step = unpacker.number();
+    push.gradient.batch = unpacker.number();
+    push.gradient.gradients = unpack_tensors(unpacker);
+    return push;
+  }
 };
 
 struct Pull final : Message {
   TensorSetPtr centre;
   std::size_t bytes() const override { return bytes_of(centre->tensors); }
+  Packed pack() const override {
+    Packed packed;
+    rubato::pack(packed, centre);
+    return packed;
+  }
+  static Pull unpack(Unpacker& unpacker) {
+    Pull pull;
+    pull.centre = unpack_set(unpacker);
+    return pull;
+  }
 };
 
 /// The replica's part of MDOWNPOUR: each block's gradient goes to the centre as soon as it exists, and the block goes on from
@@ -47,12 +79,16 @@ class MomentumDownpourTie final : public Tie {
 class MomentumDownpour final : public Coupling {
  public:
   MomentumDownpour(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options), centre_(parts.model, parts.store), tie_(pushes_) {}
+      : options_(options),
+        pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
+        centre_(parts.model, momentum_store(parts)),
+        tie_(pushes_) {}
 
   Tie& tie(int) override { return tie_; }
   std::vector<Role> roles(std::int64_t) override {
+    if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_.replicas, centre_, [&](Push push) { serve(me, std::move(push)); });
+               serve_until_all_left(me, pushes_, options_, centre_, [&](Push push) { serve(me, std::move(push)); });
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
@@ -60,6 +96,7 @@ class MomentumDownpour final : public Coupling {
     join_centre(me, pushes_, store, replica, std::nullopt);
   }
   WeightStore& answer() override { return centre_; }
+  std::string requests() const override { return pushes_.name; }
   void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
   void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
 
@@ -73,7 +110,18 @@ class MomentumDownpour final : public Coupling {
   }
 
   CouplingOptions options_;
-  Channel<Push> pushes_{{"pushes", unbounded}};
+  /// The optimizer is the centre's.
+  static StoreOptions momentum_store(const CouplingParts& parts) {
+    StoreOptions store = parts.store;
+    if (!parts.centre_here) store.device = torch::kMeta;
+    return store;
+  }
+  bool is_usable(const Push& push) const {
+    if (push.replica < 0 || push.replica >= options_.replicas) return false;
+    return push.joins || push.leaves || fits(push.gradient.gradients, push.gradient.block, centre_);
+  }
+
+  Channel<Push> pushes_;
   WeightStore centre_;
   MomentumDownpourTie tie_;
 };

@@ -20,6 +20,50 @@ std::size_t bytes_of(const BlockTensors& blocks) {
   return bytes;
 }
 
+Packed Request::pack_request() const {
+  Packed packed;
+  packed.numbers = {replica, joins ? 1 : 0, leaves ? 1 : 0};
+  return packed;
+}
+
+void Request::unpack_request(Unpacker& unpacker) {
+  replica = static_cast<int>(unpacker.count(std::size_t{1} << 20));
+  joins = unpacker.count(1) == 1;
+  leaves = unpacker.count(1) == 1;
+}
+
+void pack(Packed& packed, BlockRange blocks) {
+  packed.numbers.push_back(blocks.first);
+  packed.numbers.push_back(blocks.last);
+}
+
+BlockRange unpack_range(Unpacker& unpacker) {
+  BlockRange blocks;
+  blocks.first = static_cast<int>(unpacker.count(std::size_t{1} << 16));
+  blocks.last = static_cast<int>(unpacker.count(std::size_t{1} << 16));
+  return blocks;
+}
+
+bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store) {
+  Bystander me;
+  return block >= 0 && block < store.block_count() && same_shapes(tensors, store.read(me, block).parameters->tensors);
+}
+
+bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store) {
+  if (blocks.first < 0 || blocks.last > store.block_count() || blocks.first >= blocks.last) return false;
+  if (static_cast<int>(tensors.size()) != blocks.last - blocks.first) return false;
+  for (int block = blocks.first; block < blocks.last; ++block) {
+    if (!fits(tensors[static_cast<std::size_t>(block - blocks.first)], block, store)) return false;
+  }
+  return true;
+}
+
+bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store) {
+  BlockTensors tensors;
+  for (const TensorSetPtr& set : sets) tensors.push_back(set->tensors);
+  return fits(tensors, blocks, store);
+}
+
 BlockSets iterates(Context& me, const WeightStore& store, BlockRange blocks) {
   BlockSets sets;
   for (int block = blocks.first; block < blocks.last; ++block) sets.push_back(store.iterate(me, block));
@@ -41,10 +85,11 @@ void move_towards(Context& me, WeightStore& store, int block, const char* what, 
   });
 }
 
-StoreOptions centre_store(const StoreOptions& replicas, const std::string& averaging, double rate) {
-  StoreOptions options = replicas;
+StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate) {
+  StoreOptions options = parts.store;
   options.averaging = {averaging, rate};
   options.name = "centre";
+  if (!parts.centre_here) options.device = torch::kMeta;
   return options;
 }
 
@@ -67,15 +112,6 @@ WeightStore& MeanStore::refreshed() {
   return mean_;
 }
 
-void TensorSum::add(const Summable& other) {
-  torch::NoGradGuard no_grad;
-  const auto& theirs = static_cast<const TensorSum&>(other).tensors;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    // Not in place: a gradient may share memory with another, and weights belong to a snapshot.
-    if (tensors[i].defined()) tensors[i] = tensors[i] + theirs.at(i);
-  }
-}
-
 BlockTensors mean_over(Context& me, const GroupSpec& group, int rank, const BlockSets& weights) {
   auto part = std::make_unique<TensorSum>();
   for (const TensorSetPtr& set : weights) part->tensors.insert(part->tensors.end(), set->tensors.begin(), set->tensors.end());
@@ -85,7 +121,7 @@ BlockTensors mean_over(Context& me, const GroupSpec& group, int rank, const Bloc
   auto next = sum->tensors.begin();
   for (const TensorSetPtr& set : weights) {
     auto& block = means.emplace_back();
-    for (std::size_t i = 0; i < set->tensors.size(); ++i) block.push_back(*next++ / static_cast<double>(group.size));
+    for (std::size_t i = 0; i < set->tensors.size(); ++i) block.push_back(*next++ / static_cast<double>(sum->parts()));
   }
   return means;
 }

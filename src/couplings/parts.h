@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "rubato/couplings/coupling.h"
+#include "rubato/replica/packing.h"
+#include "rubato/replica/tensor_sum.h"
 
 // What several couplings use.
 
@@ -39,16 +41,36 @@ inline bool period_ends(std::int64_t step, std::int64_t period) {
 struct Welcome final : Message {
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
+  Packed pack() const override {
+    Packed packed;
+    rubato::pack(packed, centre);
+    return packed;
+  }
+  static Welcome unpack(Unpacker& unpacker) {
+    Welcome welcome;
+    welcome.centre = unpack_sets(unpacker);
+    return welcome;
+  }
 };
 inline Channel<Welcome> welcomes(int replica) {
-  return {{"welcome/" + std::to_string(replica), 1}};
+  return {{"welcome/" + std::to_string(replica), 1, true}};
 }
 
 /// What a centre is asked besides what a method is about: `joins` and `leaves` say that `replica` does.
 struct Request : Message {
   int replica = -1;
   bool joins = false, leaves = false;
+  std::size_t bytes() const override { return 0; }
+  Packed pack_request() const;
+  void unpack_request(Unpacker& unpacker);
 };
+
+/// Whether the weights or gradients of `blocks` that came from elsewhere have the shapes of `store`'s.
+bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store);
+bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store);
+bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store);
+void pack(Packed& packed, BlockRange blocks);
+BlockRange unpack_range(Unpacker& unpacker);
 
 /// Asks the centre that serves `requests` for its weights and gives them to `store`; its clock becomes `clock`, or the centre's.
 template <class R>
@@ -79,13 +101,18 @@ void leave_centre(Context& me, const Channel<R>& requests, int replica) {
   send(me, requests, std::move(farewell));
 }
 
-/// The loop of a centre: answers requests until every replica has left.
-template <class R, class Serve>
-void serve_until_all_left(Context& me, const Channel<R>& requests, int replicas, const WeightStore& centre, Serve&& serve) {
-  for (int present = replicas; present > 0;) {
+/// The loop of a centre: answers requests until every replica has left, from each process that has a part of it. `left(replica)`: it
+/// has, which may be in the middle of a step that others wait to finish.
+template <class R, class Serve, class Left>
+void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
+                          Serve&& serve, Left&& left) {
+  std::vector<int> parts(static_cast<std::size_t>(options.replicas), options.parts);
+  for (int present = options.replicas; present > 0;) {
     R request = receive(me, requests);
     if (request.leaves) {
+      if (--parts.at(static_cast<std::size_t>(request.replica)) != 0) continue;
       --present;
+      left(request.replica);
     } else if (request.joins) {
       Welcome welcome;
       for (int block = 0; block < centre.block_count(); ++block) welcome.centre.push_back(centre.read(me, block).parameters);
@@ -96,13 +123,21 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, int replicas,
   }
 }
 
-/// One tie per replica.
+template <class R, class Serve>
+void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
+                          Serve&& serve) {
+  serve_until_all_left(me, requests, options, centre, std::forward<Serve>(serve), [](int) {});
+}
+
+/// One tie per replica of this process.
 template <class T>
 class Ties {
  public:
   template <class Make>
-  Ties(int replicas, Make&& make) {
-    for (int i = 0; i < replicas; ++i) ties_.push_back(make(i));
+  Ties(const CouplingParts& parts, Make&& make) {
+    for (std::size_t i = 0; i < parts.stores.size(); ++i) {
+      ties_.push_back(parts.stores[i] == nullptr ? nullptr : make(static_cast<int>(i)));
+    }
   }
   T& operator[](int replica) { return *ties_.at(static_cast<std::size_t>(replica)); }
   const T& operator[](int replica) const { return *ties_.at(static_cast<std::size_t>(replica)); }
@@ -111,26 +146,19 @@ class Ties {
   std::vector<std::unique_ptr<T>> ties_;
 };
 
-/// A store for a centre: starts with the model's weights.
-StoreOptions centre_store(const StoreOptions& replicas, const std::string& averaging, double rate);
+/// Options of a centre's store: it starts with the model's weights; without content where the centre is in another process.
+StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate);
 
 /// The mean of several stores' weights, kept in a store of its own; statistics are those of the first.
 class MeanStore {
  public:
   explicit MeanStore(const CouplingParts& parts)
-      : stores_(parts.stores), mean_(parts.model, centre_store(parts.store, "none", 0)) {}
+      : stores_(parts.stores), mean_(parts.model, centre_store(parts, "none", 0)) {}
   WeightStore& refreshed();
 
  private:
   std::vector<WeightStore*> stores_;
   WeightStore mean_;
-};
-
-/// Weights or gradients of a range of blocks that are summed over replicas; undefined tensors stay undefined.
-struct TensorSum final : Summable {
-  std::vector<torch::Tensor> tensors;
-  std::size_t bytes() const override { return bytes_of(tensors); }
-  void add(const Summable& other) override;
 };
 
 /// The mean over replicas of `weights`, block by block.

@@ -111,13 +111,15 @@ void BatchSource::open(std::int64_t begin, std::int64_t end) {
   const std::scoped_lock lock(together_->mutex_);
   position_ = begin;
   end_ = end;
+  held_ = false;
   together_->furthest_ = -1;
   together_->stopped_ = false;
   if (prefetcher_) prefetcher_->open(begin, end);
 }
 
 std::int64_t BatchSource::take_index() {
-  const std::scoped_lock lock(together_->mutex_);
+  std::unique_lock lock(together_->mutex_);
+  released_.wait(lock, [this] { return !held_; });
   std::int64_t& furthest = together_->furthest_;
   if (together_->stopped_ && furthest < 0) {
     for (const BatchSource* member : together_->members_) furthest = std::max(furthest, member->position_);
@@ -137,6 +139,19 @@ std::optional<Batch> BatchSource::next(Actor& actor) {
   actor.ordered(event, [&] { event.batch = take_index(); });
   if (event.batch < 0) return std::nullopt;
   return prefetcher_ ? prefetcher_->take(event.batch) : make(event.batch);
+}
+
+std::int64_t BatchSource::hold() {
+  const std::scoped_lock lock(together_->mutex_);
+  held_ = true;
+  return position_;
+}
+
+void BatchSource::end_at(std::int64_t end) {
+  const std::scoped_lock lock(together_->mutex_);
+  held_ = false;
+  end_ = std::min(end_, end);
+  released_.notify_all();
 }
 
 std::int64_t BatchSource::position() const {

@@ -16,6 +16,7 @@ namespace rubato {
 struct WeightStore::BlockState {
   int index = 0;
   std::string name;
+  bool held = true;
   std::vector<std::string> parameter_names, buffer_names;
 
   std::mutex writer;
@@ -60,19 +61,21 @@ WeightStore::WeightStore(const Model& model, const StoreOptions& options) : opti
   for (const Block& block : model.blocks) {
     auto state = std::make_unique<BlockState>();
     state->index = static_cast<int>(blocks_.size());
+    state->held = !options.held || (state->index >= options.held->first && state->index < options.held->second);
+    const torch::Device device = state->held ? options.device : torch::Device(torch::kMeta);
     state->name = block.name;
     auto parameters = std::make_shared<TensorSet>();
     auto buffers = std::make_shared<TensorSet>();
     const auto named_parameters = block.module.ptr()->named_parameters();
     const auto named_buffers = block.module.ptr()->named_buffers();
     for (const auto& item : named_parameters) {
-      parameters->tensors.push_back(copy_to(item.value(), options.device));
+      parameters->tensors.push_back(copy_to(item.value(), device));
       state->masters.push_back(parameters->tensors.back().detach().requires_grad_());
     }
-    for (const auto& item : named_buffers) buffers->tensors.push_back(copy_to(item.value(), options.device));
+    for (const auto& item : named_buffers) buffers->tensors.push_back(copy_to(item.value(), device));
     state->parameter_names = qualified(block.name, named_parameters.keys());
     state->buffer_names = qualified(block.name, named_buffers.keys());
-    if (!state->masters.empty()) state->optimizer = make_optimizer(options.optimizer, state->masters);
+    if (!state->masters.empty() && state->held) state->optimizer = make_optimizer(options.optimizer, state->masters);
     if (options.averaging.name != "none") {
       for (const torch::Tensor& tensor : parameters->tensors) state->averaged.push_back(tensor.clone());
     }
@@ -265,6 +268,7 @@ std::string WeightStore::digest() const {
 
 bool WeightStore::finite() const {
   for (const auto& state : blocks_) {
+    if (!state->held) continue;
     for (const torch::Tensor& tensor : state->newest().parameters->tensors) {
       if (!torch::isfinite(tensor).all().item<bool>()) return false;
     }
@@ -274,7 +278,9 @@ bool WeightStore::finite() const {
 
 void WeightStore::save(torch::serialize::OutputArchive& archive) const {
   for (const auto& state : blocks_) {
+    if (!state->held) continue;
     torch::serialize::OutputArchive part(archive.compilation_unit());
+    const std::lock_guard writing(state->writer);
     const Snapshot now = state->newest();
     part.write("weights", torch::IValue(now.parameters->tensors));
     part.write("buffers", torch::IValue(now.buffers->tensors));
@@ -292,14 +298,18 @@ void WeightStore::save(torch::serialize::OutputArchive& archive) const {
   }
 }
 
-void WeightStore::load(torch::serialize::InputArchive& archive) {
+void WeightStore::load(torch::serialize::InputArchive& archive, bool partial) {
   torch::NoGradGuard no_grad;
   for (auto& state : blocks_) {
     const auto refuse = [&](const std::string& why) {
       throw DataError("the checkpoint does not fit this model: block '" + state->name + "' " + why);
     };
     torch::serialize::InputArchive part;
-    if (!archive.try_read(state->name, part)) refuse("is missing");
+    if (!state->held) continue;
+    if (!archive.try_read(state->name, part)) {
+      if (partial) continue;
+      refuse("is missing");
+    }
     torch::IValue weights, buffers, versions, averaged;
     part.read("weights", weights);
     part.read("buffers", buffers);

@@ -26,6 +26,7 @@ class Sum {
       sum->add(*parts_[rank]);
       parts_[rank].reset();
     }
+    sum->set_parts(static_cast<int>(parts_.size()));
     result_ = std::move(sum);
   }
 

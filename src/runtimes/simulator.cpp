@@ -179,9 +179,9 @@ class SimulatedContext final : public RoleContext {
     tell_of_turns();
     const double begin = now();
     std::shared_ptr<const Summable> sum;
-    waiting("the other members of '" + group.name + "'", [&] { sum = simulator_.all_reduce(group, rank, std::move(part)); });
+    waiting("the other members of '" + group.key() + "'", [&] { sum = simulator_.all_reduce(group, rank, std::move(part)); });
     check_running();
-    report({.kind = EventKind::all_reduce, .what = group.name}, begin, now());
+    report({.kind = EventKind::all_reduce, .what = group.key()}, begin, now());
     return sum;
   }
   void sleep(double seconds) override {
@@ -299,7 +299,7 @@ void Simulator::arrive(SimulatedChannel& channel, Parcel parcel) {
 
 /// Members meet, then the time of a ring passes: 2 (p - 1) messages, each a p-th of the data, over the slowest of its links.
 std::shared_ptr<const Summable> Simulator::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
-  auto& slot = sums_[group.name];
+  auto& slot = sums_[group.key()];
   if (!slot) {
     slot = std::make_shared<SimulatedSum>(
         SimulatedSum{Sum(group.size), s4u::Barrier::create(group.size), std::vector<s4u::Host*>(group.size)});
@@ -308,7 +308,7 @@ std::shared_ptr<const Summable> Simulator::all_reduce(const GroupSpec& group, in
   const double bytes = static_cast<double>(part->bytes());
   shared->hosts[static_cast<std::size_t>(rank)] = s4u::this_actor::get_host();
   shared->sum.put(rank, std::move(part));
-  if (shared->sum.complete()) sums_.erase(group.name);
+  if (shared->sum.complete()) sums_.erase(group.key());
   shared->all_there->wait();
   if (const double seconds = ring_seconds(shared->hosts, bytes); seconds > 0) s4u::this_actor::sleep_for(seconds);
   return shared->sum.result();

@@ -1,15 +1,17 @@
 #include <chrono>
 #include <condition_variable>
-#include <deque>
 #include <exception>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <thread>
 
-#include "rubato/runtimes/options.h"
+#include "rubato/runtimes/processes.h"
+#include "runtimes/absence.h"
 #include "runtimes/group.h"
+#include "runtimes/mailbox.h"
 #include "runtimes/processors.h"
 #include "runtimes/role_context.h"
 #include "runtimes/waiting.h"
@@ -28,78 +30,30 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-class Mailbox {
+/// Roles of one process, alone or with neighbours.
+class ThreadRuntime final : public ProcessRuntime {
  public:
-  explicit Mailbox(std::size_t capacity) : capacity_(capacity) {}
-
-  /// Runs an action at its place in the order of acts on this end of the channel.
-  using InOrder = FunctionRef<void(FunctionRef<void()>)>;
-
-  /// Says that the calling role waits for `what`, until the returned scope ends; null: nobody wants to know.
-  using Wait = FunctionRef<std::unique_ptr<Waiting::Scope>(const char* what, std::function<bool()> may_go_on)>;
-
-  void put(std::unique_ptr<Message> message, Wait wait, InOrder in_order) {
-    std::unique_lock lock(mutex_);
-    block_until(lock, room_, "room in", &Mailbox::has_room, wait);
-    if (stopped_) throw Stopped{};
-    in_order([&] { queue_.push_back(std::move(message)); });
-    lock.unlock();
-    filled_.notify_one();
-  }
-
-  std::unique_ptr<Message> take(FunctionRef<void(const Message&)> found, Wait wait, InOrder in_order) {
-    std::unique_lock lock(mutex_);
-    block_until(lock, filled_, "a message in", &Mailbox::has_message, wait);
-    if (stopped_) throw Stopped{};
-    found(*queue_.front());
-    std::unique_ptr<Message> message;
-    in_order([&] {
-      message = std::move(queue_.front());
-      queue_.pop_front();
-    });
-    lock.unlock();
-    room_.notify_one();
-    return message;
-  }
-
-  void set_stopped(bool stopped) {
-    const std::lock_guard lock(mutex_);
-    stopped_ = stopped;
-    room_.notify_all();
-    filled_.notify_all();
-  }
-
- private:
-  bool has_room() const { return stopped_ || queue_.size() < capacity_; }
-  bool has_message() const { return stopped_ || !queue_.empty(); }
-
-  void block_until(std::unique_lock<std::mutex>& lock, std::condition_variable& changed, const char* what,
-                   bool (Mailbox::*condition)() const, Wait wait) {
-    if ((this->*condition)()) return;
-    const auto waiting = wait(what, [this, condition] {
-      const std::lock_guard look(mutex_);
-      return (this->*condition)();
-    });
-    changed.wait(lock, [&] { return (this->*condition)(); });
-  }
-
-  const std::size_t capacity_;
-  std::mutex mutex_;
-  std::condition_variable room_, filled_;
-  std::deque<std::unique_ptr<Message>> queue_;
-  bool stopped_ = false;
-};
-
-class ThreadRuntime final : public Runtime {
- public:
-  explicit ThreadRuntime(const RuntimeOptions& options)
-      : options_(options), start_(Clock::now()), processors_(options.processors) {}
+  ThreadRuntime(const RuntimeOptions& options, Neighbours* neighbours, double patience)
+      : options_(options), start_(Clock::now()), processors_(options.processors), neighbours_(neighbours), away_(patience) {}
 
   void run(const std::vector<Role>& roles, const UnitEvents& units) override;
   double now() const override { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  const char* kind() const override { return "threads"; }
+  const char* kind() const override { return neighbours_ == nullptr ? "threads" : "processes"; }
 
-  Mailbox& mailbox(const ChannelSpec& channel);
+  void deliver(int peer, const std::string& channel, std::int64_t batch, Packed content) override;
+  void located(const std::string& channel, int peer) override { mailbox(channel).located(peer); }
+  void taken(const std::string& channel) override { mailbox(channel).taken(); }
+  void lost(int peer) override;
+  void set_away(bool away) override { away_.set_away(away); }
+  void interrupt() override { fail(std::make_exception_ptr(Stopped{})); }
+  void clear() override;
+  WaitCount waited() const override;
+
+  /// A role has waited for another process.
+  void has_waited(double seconds, bool in_vain);
+  Neighbours* neighbours() { return neighbours_; }
+
+  Mailbox& mailbox(const std::string& channel);
   /// Throws Stopped after a failure elsewhere.
   void check_running();
   std::shared_ptr<const Summable> all_reduce(const std::string& role, const GroupSpec& group, int rank,
@@ -132,6 +86,27 @@ class ThreadRuntime final : public Runtime {
   std::mutex turns_mutex_;  ///< guards the flag; taken by roles that end a turn, so that no waiter misses it
   std::condition_variable turn_has_ended_;
   bool turns_stopped_ = false;
+
+  Neighbours* const neighbours_;
+  AwayWatch away_;
+  mutable std::mutex waits_mutex_;
+  WaitCount waited_;
+};
+
+/// Measures a wait for another process.
+class WaitScope {
+ public:
+  WaitScope(ThreadRuntime& runtime, bool wanted) : runtime_(runtime), wanted_(wanted), begin_(runtime.now()) {}
+  ~WaitScope() {
+    if (wanted_) runtime_.has_waited(runtime_.now() - begin_, std::uncaught_exceptions() > 0);
+  }
+  WaitScope(const WaitScope&) = delete;
+  WaitScope& operator=(const WaitScope&) = delete;
+
+ private:
+  ThreadRuntime& runtime_;
+  bool wanted_;
+  double begin_;
 };
 
 class ThreadContext final : public RoleContext {
@@ -144,8 +119,8 @@ class ThreadContext final : public RoleContext {
     const double begin = now();
     processor_.release();
     await_turn(event);
-    runtime_.mailbox(channel).put(
-        std::move(message), [&](const char* what, auto may_go_on) { return waits_for(what, channel, std::move(may_go_on)); },
+    runtime_.mailbox(channel.name).put(
+        std::move(message), channel.capacity, [&](const char* what, auto may_go_on) { return waits_for(what, channel, std::move(may_go_on)); },
         [&](FunctionRef<void()> action) { in_order(event, action); });
     report(event, begin, now());
   }
@@ -154,8 +129,11 @@ class ThreadContext final : public RoleContext {
     const double begin = now();
     processor_.release();
     await_turn(event);
-    auto message = runtime_.mailbox(channel).take(
-        [&](const Message& found) { event.batch = found.batch(); },
+    Mailbox& mailbox = runtime_.mailbox(channel.name);
+    if (runtime_.neighbours() != nullptr && mailbox.first_receive()) runtime_.neighbours()->listens(channel.name);
+    const WaitScope waits(runtime_, channel.may_be_lost);
+    auto message = mailbox.take(
+        channel, [&](const Message& found) { event.batch = found.batch(); },
         [&](const char* what, auto may_go_on) { return waits_for(what, channel, std::move(may_go_on)); },
         [&](FunctionRef<void()> action) { in_order(event, action); });
     report(event, begin, now());
@@ -174,8 +152,12 @@ class ThreadContext final : public RoleContext {
     processor_.release();
     const double begin = now();
     auto sum = runtime_.all_reduce(name(), group, rank, std::move(part));
-    report({.kind = EventKind::all_reduce, .what = observed() ? group.name : ""}, begin, now());
+    report({.kind = EventKind::all_reduce, .what = observed() ? group.key() : ""}, begin, now());
     return sum;
+  }
+  void refuse(const ChannelSpec& channel, const PackedMessage& message, const std::string& why) override {
+    if (runtime_.neighbours() == nullptr) return Context::refuse(channel, message, why);
+    runtime_.neighbours()->refuse(message.peer, channel.name, why);
   }
   void sleep(double seconds) override {
     processor_.release();
@@ -199,29 +181,67 @@ class ThreadContext final : public RoleContext {
   Processors::Hold processor_;  // from a `compute` to the next blocking verb, or to the end of a turn
 };
 
-Mailbox& ThreadRuntime::mailbox(const ChannelSpec& channel) {
+Mailbox& ThreadRuntime::mailbox(const std::string& channel) {
   const std::lock_guard lock(mutex_);
-  auto& slot = mailboxes_[channel.name];
+  auto& slot = mailboxes_[channel];
   if (!slot) {
-    slot = std::make_unique<Mailbox>(channel.capacity);
+    slot = std::make_unique<Mailbox>(channel, neighbours_, neighbours_ == nullptr ? nullptr : &away_);
     slot->set_stopped(stopping_);
   }
   return *slot;
 }
 
+void ThreadRuntime::deliver(int peer, const std::string& channel, std::int64_t batch, Packed content) {
+  auto message = std::make_unique<PackedMessage>();
+  message->content = std::move(content);
+  message->of_batch = batch;
+  message->peer = peer;
+  mailbox(channel).deliver(std::move(message));
+}
+
+void ThreadRuntime::lost(int peer) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [name, mailbox] : mailboxes_) mailbox->lost(peer);
+}
+
+void ThreadRuntime::clear() {
+  const std::scoped_lock lock(mutex_, sums_mutex_, turns_mutex_);
+  failure_ = nullptr;
+  stopping_ = sums_stopped_ = turns_stopped_ = false;
+  sums_.clear();
+  for (auto& [name, mailbox] : mailboxes_) mailbox->clear();
+}
+
+void ThreadRuntime::has_waited(double seconds, bool in_vain) {
+  const std::lock_guard lock(waits_mutex_);
+  ++waited_.waits;
+  if (in_vain) ++waited_.in_vain;
+  waited_.seconds += seconds;
+  waited_.longest = std::max(waited_.longest, seconds);
+}
+
+WaitCount ThreadRuntime::waited() const {
+  const std::lock_guard lock(waits_mutex_);
+  return waited_;
+}
+
 std::shared_ptr<const Summable> ThreadRuntime::all_reduce(const std::string& role, const GroupSpec& group, int rank,
                                                           std::unique_ptr<Summable> part) {
+  if (neighbours_ != nullptr && group.size > 1) {
+    const WaitScope waits(*this, true);
+    return neighbours_->all_reduce(group, rank, std::move(part));
+  }
   std::unique_lock lock(sums_mutex_);
-  auto& slot = sums_[group.name];
+  auto& slot = sums_[group.key()];
   if (!slot) slot = std::make_shared<Sum>(group.size);
   const std::shared_ptr<Sum> sum = slot;
   sum->put(rank, std::move(part));
   if (sum->complete()) {
-    sums_.erase(group.name);
+    sums_.erase(group.key());
     sum_complete_.notify_all();
     return sum->result();
   }
-  const Waiting::Scope waiting(*waiting_, role, "the other members of '" + group.name + "'", [this, sum] {
+  const Waiting::Scope waiting(*waiting_, role, "the other members of '" + group.key() + "'", [this, sum] {
     const std::lock_guard look(sums_mutex_);
     return sums_stopped_ || sum->complete();
   });
@@ -289,7 +309,8 @@ void ThreadRuntime::execute(const Role& role) {
 }
 
 void ThreadRuntime::run(const std::vector<Role>& roles, const UnitEvents&) {
-  waiting_.emplace(static_cast<int>(roles.size()),
+  const bool alone = neighbours_ == nullptr;  // else a message may come from outside at any time: no deadlock is certain
+  waiting_.emplace(alone ? static_cast<int>(roles.size()) : std::numeric_limits<int>::max(),
                    [this](const std::string& sentence) { fail(std::make_exception_ptr(std::logic_error(sentence))); });
   {
     std::vector<std::jthread> threads;
@@ -303,7 +324,11 @@ void ThreadRuntime::run(const std::vector<Role>& roles, const UnitEvents&) {
 }  // namespace
 
 std::unique_ptr<Runtime> make_thread_runtime(const RuntimeOptions& options) {
-  return std::make_unique<ThreadRuntime>(options);
+  return std::make_unique<ThreadRuntime>(options, nullptr, 0);
+}
+
+std::unique_ptr<ProcessRuntime> make_process_runtime(const RuntimeOptions& options, Neighbours& neighbours, double patience) {
+  return std::make_unique<ThreadRuntime>(options, &neighbours, patience);
 }
 
 }  // namespace rubato

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "rubato/core/error.h"
+#include "rubato/replica/packing.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
@@ -18,6 +19,23 @@ struct MicroBatch final : Message {
   torch::Tensor output, target;
   std::size_t bytes() const override { return output.defined() ? output.nbytes() + target.nbytes() : 0; }
   std::int64_t batch() const override { return index; }
+  Packed pack() const override {
+    Packed packed;
+    packed.numbers = {index, number, count, batch_samples};
+    rubato::pack(packed, output);
+    rubato::pack(packed, target);
+    return packed;
+  }
+  static MicroBatch unpack(Unpacker& unpacker) {
+    MicroBatch part;
+    part.index = unpacker.number();
+    part.number = static_cast<int>(unpacker.count(std::size_t{1} << 20));
+    part.count = static_cast<int>(unpacker.count(std::size_t{1} << 20));
+    part.batch_samples = unpacker.number();
+    part.output = unpack_tensor(unpacker);
+    part.target = unpack_tensor(unpacker);
+    return part;
+  }
 };
 
 /// Gradient of the step's loss with respect to the activations of a micro-batch, on its way down.
@@ -27,6 +45,19 @@ struct MicroGradient final : Message {
   torch::Tensor grad;
   std::size_t bytes() const override { return grad.nbytes(); }
   std::int64_t batch() const override { return index; }
+  Packed pack() const override {
+    Packed packed;
+    packed.numbers = {index, number};
+    rubato::pack(packed, grad);
+    return packed;
+  }
+  static MicroGradient unpack(Unpacker& unpacker) {
+    MicroGradient part;
+    part.index = unpacker.number();
+    part.number = static_cast<int>(unpacker.count(std::size_t{1} << 20));
+    part.grad = unpack_tensor(unpacker);
+    return part;
+  }
 };
 
 /// At most `most` parts whose sizes differ by one at most, the larger ones first.
@@ -260,7 +291,8 @@ class PipelineStage {
 /// GPipe, 1F1B, and whatever else is a list of operations.
 class Pipeline final : public Schedule {
  public:
-  Pipeline(Replica& replica, const ScheduleOptions& options) : name_(replica.prefix + options.name + "-") {
+  Pipeline(Replica& replica, const ScheduleOptions& options)
+      : name_(replica.prefix + options.name + "-"), only_(replica.stage_here) {
     check_stale_weights(options.name, replica.stage.stale_weights);
     std::vector<int> edges = {0};
     edges.insert(edges.end(), options.cuts.begin(), options.cuts.end());
@@ -273,6 +305,7 @@ class Pipeline final : public Schedule {
   std::vector<Role> roles() override {
     std::vector<Role> roles;
     for (std::size_t k = 0; k < stages_.size(); ++k) {
+      if (only_ && static_cast<std::size_t>(*only_) != k) continue;
       roles.push_back({.name = name_ + std::to_string(k),
                        .run = [stage = stages_[k].get()](Context& me) { stage->run(me); },
                        .device = static_cast<int>(k)});
@@ -282,6 +315,7 @@ class Pipeline final : public Schedule {
 
  private:
   std::string name_;
+  std::optional<int> only_;
   std::vector<std::unique_ptr<PipelineStage>> stages_;
 };
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "rubato/replica/packing.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
@@ -15,6 +16,8 @@ struct Activation final : Message {
   torch::Tensor output, target;
   std::size_t bytes() const override { return output.defined() ? output.nbytes() + target.nbytes() : 0; }
   std::int64_t batch() const override { return index; }
+  Packed pack() const override;
+  static Activation unpack(Unpacker& unpacker);
 };
 
 /// Travels downwards: gradient of the loss with respect to an activation.
@@ -23,6 +26,8 @@ struct ErrorGradient final : Message {
   torch::Tensor grad;
   std::size_t bytes() const override { return grad.nbytes(); }
   std::int64_t batch() const override { return index; }
+  Packed pack() const override;
+  static ErrorGradient unpack(Unpacker& unpacker);
 };
 
 /// Where one of `count` stages stands and how it reaches its neighbours. Stage 0 takes batches from the source.
@@ -61,7 +66,7 @@ class StagedSchedule final : public Schedule {
   /// Roles are called `prefix` + "name-0", ...; `make(range, number, count)` makes the stages.
   template <class Make>
   StagedSchedule(const Replica& replica, const std::vector<int>& cuts, const std::string& name, const Make& make)
-      : role_name_(replica.prefix + name + "-") {
+      : only_(replica.stage_here), role_name_(replica.prefix + name + "-") {
     const auto ranges = stage_ranges(cuts, static_cast<int>(replica.model.blocks.size()));
     const int count = static_cast<int>(ranges.size());
     for (int k = 0; k < count; ++k) stages_.push_back(make(ranges[static_cast<std::size_t>(k)], k, count));
@@ -70,6 +75,7 @@ class StagedSchedule final : public Schedule {
   std::vector<Role> roles() override {
     std::vector<Role> roles;
     for (std::size_t k = 0; k < stages_.size(); ++k) {
+      if (!is_here(k)) continue;
       roles.push_back({.name = role_name_ + std::to_string(k),
                        .run = [stage = stages_[k].get()](Context& me) { stage->run(me); },
                        .device = static_cast<int>(k)});
@@ -79,6 +85,7 @@ class StagedSchedule final : public Schedule {
 
   void save(torch::serialize::OutputArchive& archive) const override {
     for (std::size_t k = 0; k < stages_.size(); ++k) {
+      if (!is_here(k)) continue;
       torch::serialize::OutputArchive part(archive.compilation_unit());
       stages_[k]->save(part);
       archive.write("stage" + std::to_string(k), part);
@@ -88,12 +95,14 @@ class StagedSchedule final : public Schedule {
   void load(torch::serialize::InputArchive& archive) override {
     for (std::size_t k = 0; k < stages_.size(); ++k) {
       torch::serialize::InputArchive part;
-      archive.read("stage" + std::to_string(k), part);
-      stages_[k]->load(part);
+      if (archive.try_read("stage" + std::to_string(k), part)) stages_[k]->load(part);
     }
   }
 
  private:
+  bool is_here(std::size_t stage) const { return !only_ || static_cast<std::size_t>(*only_) == stage; }
+
+  std::optional<int> only_;
   std::string role_name_;
   std::vector<std::unique_ptr<StageRole>> stages_;
 };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "rubato/core/error.h"
 #include "rubato/core/last_to_leave.h"
 #include "rubato/model/digest.h"
@@ -43,26 +45,54 @@ struct Job::Member {
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
   const int count = parts_.coupling.replicas;
-  parts_.coupling.ranges = stage_ranges(parts_.schedule.cuts, static_cast<int>(model.blocks.size()));
+  const Placement& place = parts_.place;
+  const ScheduleEntry& entry = find_schedule(parts_.schedule.name);
+  parts_.coupling.ranges = ranges_here();
   parts_.coupling.prefixes = prefixes_of(count);
+  parts_.coupling.centre_here = place.who != Placement::worker;
+  // Where workers come and go the centre stays until it is told to end.
+  parts_.coupling.parts = place.keeps_replicas ? place.parts : std::numeric_limits<int>::max();
+  parts_.coupling.concurrent_steps = entry.uses_cuts ? 1 : entry.width(parts_.schedule);
   std::vector<WeightStore*> stores;
   for (int i = 0; i < count; ++i) {
-    const auto index = static_cast<std::size_t>(i);
-    const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.at(index);
-    StoreOptions store = parts_.store;
-    store.name = fmt::format("r{}", i);
-    members_.push_back(std::make_unique<Member>(model, store, parts_.batches.at(index), parts_.prefetch, shard, together_));
-    stores.push_back(&members_.back()->store);
+    members_.push_back(is_here(i) ? make_member(i) : nullptr);
+    stores.push_back(members_.back() ? &members_.back()->store : nullptr);
   }
-  coupling_ = find_coupling(parts_.coupling.name).make({model, parts_.store, stores}, parts_.coupling);
+  coupling_ = find_coupling(parts_.coupling.name)
+                  .make({model, parts_.store, stores, parts_.coupling.centre_here}, parts_.coupling);
   for (int i = 0; i < count; ++i) {
+    if (!is_here(i)) continue;
     Member& member = *members_[static_cast<std::size_t>(i)];
     StageOptions stage = parts_.stage;
     stage.seed += static_cast<std::uint64_t>(i);
-    member.replica = std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs,
-                                                          tie_of(i), parts_.coupling.prefixes[static_cast<std::size_t>(i)]});
-    member.schedule = find_schedule(parts_.schedule.name).make(*member.replica, parts_.schedule);
+    member.replica =
+        std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, tie_of(i),
+                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage});
+    member.schedule = entry.make(*member.replica, parts_.schedule);
   }
+}
+
+bool Job::is_here(int replica) const {
+  const Placement& place = parts_.place;
+  return place.who == Placement::all || (place.who == Placement::home ? place.keeps_replicas : place.replica == replica);
+}
+
+/// What the roles of this process step together.
+std::vector<BlockRange> Job::ranges_here() const {
+  const auto ranges = stage_ranges(parts_.schedule.cuts, static_cast<int>(model_.blocks.size()));
+  const auto& stage = parts_.place.stage;
+  return stage ? std::vector{ranges.at(static_cast<std::size_t>(*stage))} : ranges;
+}
+
+std::unique_ptr<Job::Member> Job::make_member(int replica) {
+  const auto index = static_cast<std::size_t>(replica);
+  const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.at(index);
+  StoreOptions store = parts_.store;
+  store.name = fmt::format("r{}", replica);
+  const auto& stage = parts_.place.stage;
+  if (stage) store.held = {ranges_here().front().first, ranges_here().front().last};
+  const bool takes_batches = parts_.place.who != Placement::home && stage.value_or(0) == 0;
+  return std::make_unique<Member>(model_, store, parts_.batches.at(index), takes_batches ? parts_.prefetch : 0, shard, together_);
 }
 
 Job::~Job() = default;
@@ -85,10 +115,19 @@ const WeightStore& Job::store(int replica) const {
   return members_.at(static_cast<std::size_t>(replica))->store;
 }
 
+WeightStore& Job::store(int replica) {
+  return members_.at(static_cast<std::size_t>(replica))->store;
+}
+
+BatchSource& Job::source(int replica) {
+  return members_.at(static_cast<std::size_t>(replica))->source;
+}
+
 void Job::open(std::int64_t begin, std::int64_t end) {
   begin_ = begin;
   answer_ = nullptr;
   for (const auto& member : members_) {
+    if (!member) continue;
     member->source.open(begin, end);
     member->left = false;
   }
@@ -96,15 +135,19 @@ void Job::open(std::int64_t begin, std::int64_t end) {
 
 std::int64_t Job::position() const {
   std::int64_t position = 0;
-  for (const auto& member : members_) position = std::max(position, member->source.position());
+  for (const auto& member : members_) {
+    if (member) position = std::max(position, member->source.position());
+  }
   return position;
 }
 
 std::vector<Role> Job::roles() {
   const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
   const bool may_change = find_coupling(parts_.coupling.name).changes_members;
+  const bool at_home = parts_.place.who == Placement::home;
   std::vector<Role> all;
-  for (int i = 0; i < replicas(); ++i) {
+  for (int i = 0; i < replicas() && !at_home; ++i) {
+    if (!is_here(i)) continue;
     Member& member = *members_[static_cast<std::size_t>(i)];
     std::vector<Role> roles = member.schedule->roles();
     member.at_work.expect(static_cast<int>(roles.size()));
@@ -120,6 +163,7 @@ std::vector<Role> Job::roles() {
     }
   }
   const int centre_device = replicas() * width;
+  if (at_home && find_coupling(parts_.coupling.name).extra_roles == 0) return all;
   for (Role& role : coupling_->roles(begin_)) {
     role.device = find_coupling(parts_.coupling.name).extra_roles > 0 ? centre_device : role.device * width;
     all.push_back(std::move(role));
@@ -154,6 +198,7 @@ const WeightStore& Job::answer() {
 StalenessCount Job::staleness(int block) const {
   StalenessCount all;
   for (const auto& member : members_) {
+    if (!member) continue;
     const StalenessCount one = member->store.staleness(block);
     all.updates += one.updates;
     all.sum += one.sum;
@@ -164,29 +209,52 @@ StalenessCount Job::staleness(int block) const {
 
 bool Job::finite() const {
   if (parts_.stage.hollow) return true;
+  if (!members_.front()) return coupling_->answer().finite();
   return std::all_of(members_.begin(), members_.end(), [](const auto& member) { return member->store.finite(); });
 }
 
 std::string Job::digest() const {
   if (parts_.stage.hollow) return "";
-  if (members_.size() == 1) return members_.front()->store.digest();
+  std::vector<std::string> digests;
+  for (int i = 0; i < replicas(); ++i) digests.push_back(digest_of_replica(i));
+  return digest_of(digests);
+}
+
+std::string Job::digest_of(const std::vector<std::string>& replicas) {
+  if (replicas.size() == 1) return replicas.front();
   Digest digest;
-  for (const auto& member : members_) {
-    const std::string one = member->store.digest();
-    digest.add_bytes(one.data(), one.size());
-  }
+  for (const std::string& one : replicas) digest.add_bytes(one.data(), one.size());
   return digest.hex();
+}
+
+void Job::save_replica(torch::serialize::OutputArchive& archive, int replica) const {
+  const Member& member = *members_[static_cast<std::size_t>(replica)];
+  torch::serialize::OutputArchive store(archive.compilation_unit()), in_flight(archive.compilation_unit()),
+      tie(archive.compilation_unit());
+  member.store.save(store);
+  member.schedule->save(in_flight);
+  coupling_->save_tie(tie, replica);
+  archive.write("store", store);
+  archive.write("schedule", in_flight);
+  archive.write("tie", tie);
+}
+
+void Job::load_replica(torch::serialize::InputArchive& archive, int replica, bool partial) {
+  Member& member = *members_[static_cast<std::size_t>(replica)];
+  torch::serialize::InputArchive store, in_flight, tie;
+  archive.read("store", store);
+  archive.read("schedule", in_flight);
+  archive.read("tie", tie);
+  member.store.load(store, partial);
+  member.schedule->load(in_flight);
+  coupling_->load_tie(tie, replica);
 }
 
 void Job::save(torch::serialize::OutputArchive& archive) const {
   for (int i = 0; i < replicas(); ++i) {
-    const Member& member = *members_[static_cast<std::size_t>(i)];
-    torch::serialize::OutputArchive part(archive.compilation_unit()), store(archive.compilation_unit()),
-        in_flight(archive.compilation_unit());
-    member.store.save(store);
-    member.schedule->save(in_flight);
-    part.write("store", store);
-    part.write("schedule", in_flight);
+    if (!is_here(i)) continue;
+    torch::serialize::OutputArchive part(archive.compilation_unit());
+    save_replica(part, i);
     archive.write(fmt::format("replica{}", i), part);
   }
   torch::serialize::OutputArchive coupling(archive.compilation_unit());
@@ -196,17 +264,34 @@ void Job::save(torch::serialize::OutputArchive& archive) const {
 
 void Job::load(torch::serialize::InputArchive& archive) {
   for (int i = 0; i < replicas(); ++i) {
-    Member& member = *members_[static_cast<std::size_t>(i)];
-    torch::serialize::InputArchive part, store, in_flight;
-    archive.read(fmt::format("replica{}", i), part);
-    part.read("store", store);
-    part.read("schedule", in_flight);
-    member.store.load(store);
-    member.schedule->load(in_flight);
+    torch::serialize::InputArchive part;
+    if (is_here(i) && archive.try_read(fmt::format("replica{}", i), part)) load_replica(part, i, false);
   }
   torch::serialize::InputArchive coupling;
   archive.read("coupling", coupling);
   coupling_->load(coupling);
+  answer_ = nullptr;
+}
+
+std::string Job::save_part(int replica) const {
+  torch::serialize::OutputArchive archive;
+  save_replica(archive, replica);
+  std::string part;
+  archive.save_to([&part](const void* data, std::size_t size) {
+    part.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  return part;
+}
+
+void Job::load_part(int replica, const std::string& part) {
+  torch::serialize::InputArchive archive;
+  try {
+    archive.load_from(part.data(), part.size());
+    load_replica(archive, replica, true);
+  } catch (const c10::Error& error) {
+    throw DataError(fmt::format("the state of replica {} does not fit: {}", replica, error.what_without_backtrace()));
+  }
   answer_ = nullptr;
 }
 

@@ -148,6 +148,7 @@ TrainOptions resolve(TrainOptions o) {
   visit_options(std::as_const(o), RangeCheck{});
   check_known("data set", o.data, dataset_names());
   const ScheduleEntry& schedule = find_schedule(o.schedule);
+  check_known("policy of --when-worker-dies", o.when_worker_dies, {"auto", "continue", "wait", "stop"});
   check_known("precision", o.precision, {"fp32", "bf16"});
   check_known("memory format", o.memory_format, {"contiguous", "channels-last"});
   check_known("staleness scaling", o.staleness_scaling, {"none", "inverse"});

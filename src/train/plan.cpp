@@ -150,6 +150,13 @@ std::vector<int> choose_cuts(const Plan& plan) {
   return balanced_cuts(profile.costs(), o.stages);
 }
 
+/// What the processes of a job do not have together.
+void refuse_in_processes(const TrainOptions& o) {
+  if (o.record) throw UsageError("--record in several processes: nobody sees the order of them all; record a run on threads");
+  if (o.probe_bias > 0) throw UsageError("--probe-bias in several processes: use `rubato train` or `rubato simulate`");
+  if (o.trace) throw UsageError("--trace in several processes: `rubato status` shows what each does; trace a run on threads");
+}
+
 std::string cuts_text(const std::vector<int>& cuts) {
   std::vector<std::string> parts;
   for (const int cut : cuts) parts.push_back(std::to_string(cut));
@@ -158,9 +165,16 @@ std::string cuts_text(const std::vector<int>& cuts) {
 
 }  // namespace
 
-Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime) {
-  Plan plan{.options = resolve(options), .runtime = runtime};
+Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const std::optional<ProcessChoice>& processes) {
+  TrainOptions options = given;
+  int parts = 1;
+  if (processes) {
+    parts = divide_among(options, processes->world);
+    refuse_in_processes(options);
+  }
+  Plan plan{.options = resolve(options), .runtime = runtime, .processes = processes};
   TrainOptions& o = plan.options;
+  if (processes) plan.place = placement_of(*processes, o, parts);
   prepare_thread(o.threads_per_role);
   const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
   plan.data =
@@ -239,6 +253,7 @@ JobParts Plan::job() const {
   JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
   parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
   parts.probe_every = hollow() ? 0 : options.probe_bias;
+  parts.place = place;
   for (int i = 0; i < coupling.replicas; ++i) {
     if (options.sampling == "shard" || i == 0) {
       parts.batches.push_back(batches);

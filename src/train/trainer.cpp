@@ -16,6 +16,7 @@
 #include "rubato/train/profile.h"
 #include "rubato/train/replay.h"
 #include "rubato/train/trace_figures.h"
+#include "train/home.h"
 
 namespace fs = std::filesystem;
 
@@ -82,6 +83,17 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
   open_folder();
   meter_.write_to(metrics_.get());
   meter_.watch_for(plan_.options.target_loss);
+  execution_ = make_execution();
+  if (!plan_.options.resume.empty()) resume();
+}
+
+std::unique_ptr<Execution> Trainer::make_execution() {
+  if (plan_.processes) {
+    const auto make = has_free_membership(plan_.options, plan_.place.parts) ? make_free_home : make_fixed_home;
+    return make(plan_, *job_, meter_, [listener = listener_](const std::string& sentence) {
+      if (listener != nullptr) listener->note(sentence);
+    });
+  }
   RuntimeOptions roles = plan_.roles;
   if (plan_.options.trace) events_of_roles_.add(&trace_);
   if (plan_.options.record && !plan_.runtime.simulated) {
@@ -92,8 +104,7 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
   if (plan_.runtime.simulated) events_of_roles_.add(&event_count_);
   roles.events = events_of_roles_.empty() ? nullptr : &events_of_roles_;
   roles.order = recorder_.get();
-  runtime_ = make_runtime(plan_, roles);
-  if (!plan_.options.resume.empty()) resume();
+  return make_local_execution(*job_, make_runtime(plan_, roles));
 }
 
 Trainer::~Trainer() = default;
@@ -144,7 +155,7 @@ void Trainer::resume() {
 
 void Trainer::request_stop() {
   stop_requested_ = true;
-  job_->stop();
+  execution_->stop();
 }
 
 std::int64_t Trainer::segment_end(std::int64_t step) const {
@@ -163,30 +174,36 @@ void Trainer::run() {
     while (progress_.step < plan_.total_steps && !stop_requested_ && !target_reached()) {
       const std::int64_t end = segment_end(progress_.step);
       run_segment(end);
-      if (progress_.step == end && test_is_due()) finish_part();
-      if (checkpoint_is_due()) write_checkpoint();
+      if (progress_.step >= end && test_is_due(end)) finish_part();
+      if (checkpoint_is_due(end)) write_checkpoint();
     }
     status_ = stop_requested_ ? "interrupted" : "done";
-    if (recorder_) recorder_->finish(job_->digest());
+    if (recorder_) recorder_->finish(execution_->digest());
     if (recorder_ && !plan_.runtime.simulated) write_timings();
   } catch (const DivergedError&) {
     status_ = "diverged";
     write_outputs();
+    execution_->finish(status_);
+    throw;
+  } catch (...) {
+    execution_->finish("failed");
     throw;
   }
   if (plan_.total_steps == 0 || test_.loss == 0) test();
   write_outputs();
+  execution_->finish(status_);
 }
 
-bool Trainer::test_is_due() const {
-  const auto ends = [this](std::int64_t every) { return every > 0 && progress_.step % every == 0; };
-  return ends(plan_.test_every) || ends(plan_.options.evaluate_every) || progress_.step == plan_.total_steps;
+/// `end`: of the segment; replicas that do not stop for a test may be further.
+bool Trainer::test_is_due(std::int64_t end) const {
+  const auto ends = [end](std::int64_t every) { return every > 0 && end % every == 0; };
+  return ends(plan_.test_every) || ends(plan_.options.evaluate_every) || progress_.step >= plan_.total_steps;
 }
 
-bool Trainer::checkpoint_is_due() const {
-  if (progress_.step == plan_.total_steps || stop_requested_ || target_reached()) return true;
+bool Trainer::checkpoint_is_due(std::int64_t end) const {
+  if (progress_.step >= plan_.total_steps || stop_requested_ || target_reached()) return true;
   const std::int64_t every = plan_.options.checkpoint_every;
-  return every >= 0 && (progress_.step % plan_.test_every == 0 || (every > 0 && progress_.step % every == 0));
+  return every >= 0 && (end % plan_.test_every == 0 || (every > 0 && end % every == 0));
 }
 
 void Trainer::test() {
@@ -194,33 +211,35 @@ void Trainer::test() {
 }
 
 void Trainer::run_segment(std::int64_t end) {
-  job_->open(progress_.step, end);
   if (recorder_) recorder_->begin_segment(progress_.step);
-  if (stop_requested_) job_->stop();
+  if (stop_requested_) return;
   const auto wall = std::chrono::steady_clock::now();
-  const double begin = runtime_->now();
+  const double begin = execution_->now();
   const auto account = [&] {
-    progress_.step = job_->position();
     progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
-    if (plan_.runtime.simulated) progress_.virtual_seconds += runtime_->now() - begin;
+    if (plan_.runtime.simulated) progress_.virtual_seconds += execution_->now() - begin;
   };
   try {
-    runtime_->run(job_->roles(), job_->units());
+    progress_.step = execution_->run(progress_.step, end);
   } catch (...) {
+    progress_.step = std::max(progress_.step, job_->position());
     account();
     throw;
   }
   account();
   if (recorder_) recorder_->end_segment(progress_.step);
   if (progress_.step < end && !stop_requested_) {
-    throw DataError(fmt::format("no replica is left after {:.3g} s: every one of them has lost a device", runtime_->now()));
+    throw DataError(fmt::format("no replica is left after {:.3g} s: every one of them has lost a device", execution_->now()));
   }
 }
 
 void Trainer::finish_part() {
   const double epochs = static_cast<double>(progress_.step) / static_cast<double>(plan_.steps_per_epoch);
   const double train_loss = meter_.reading().epoch_loss;
-  if (progress_.step % plan_.steps_per_epoch == 0) meter_.begin_epoch();
+  if (progress_.step / plan_.steps_per_epoch > epochs_begun_) {
+    epochs_begun_ = progress_.step / plan_.steps_per_epoch;
+    meter_.begin_epoch();
+  }
   if (plan_.hollow()) return;
   test();
   if (!progress_.seconds_to_target && target_reached()) {
@@ -229,15 +248,16 @@ void Trainer::finish_part() {
   nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epochs},         {"seconds", progress_.seconds},
                                  {"train_loss", train_loss}, {"test_loss", test_.loss}, {"test_accuracy", test_.accuracy}};
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
-  for (int block = 0; block < job_->store(0).block_count(); ++block) {
-    const StalenessCount staleness = job_->staleness(block);
-    line["staleness"][job_->store(0).block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
-    events_->scalar("staleness/" + job_->store(0).block_name(block), progress_.step, staleness.mean());
+  for (int block = 0; block < block_count(); ++block) {
+    const StalenessCount staleness = execution_->staleness(block);
+    line["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+    events_->scalar("staleness/" + block_name(block), progress_.step, staleness.mean());
   }
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
   events_->scalar("loss/test", progress_.step, test_.loss);
   events_->scalar("accuracy/test", progress_.step, test_.accuracy);
+  execution_->tell(train_loss, test_.accuracy);
   if (listener_ == nullptr) return;
   const double samples = static_cast<double>(meter_.reading().samples);
   listener_->tested(epochs, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
@@ -290,7 +310,7 @@ std::string Trainer::summary() const {
       {"schedule", plan_.options.schedule},
       {"coupling", plan_.options.coupling},
       {"replicas", plan_.options.replicas},
-      {"runtime", runtime_->kind()},
+      {"runtime", execution_->kind()},
       {"model", plan_.options.model},
       {"data", plan_.options.data},
       {"seed", plan_.options.seed},
@@ -326,12 +346,12 @@ std::string Trainer::summary() const {
   if (plan_.options.trace) add_figures(json, figures_of(trace_), job_->store(0));
   if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
-  for (int block = 0; block < job_->store(0).block_count(); ++block) {
-    const StalenessCount staleness = job_->staleness(block);
-    json["staleness"][job_->store(0).block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+  for (int block = 0; block < block_count(); ++block) {
+    const StalenessCount staleness = execution_->staleness(block);
+    json["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
-  json["weights_digest"] = job_->digest();
+  json["weights_digest"] = execution_->digest();
   return json.dump(2) + "\n";
 }
 

@@ -54,7 +54,11 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"runtimes", {"core", "context"}},
       {"recording", {"core", "context"}},
       {"compare", {"core"}},
-      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording"}}};
+      {"transport", {"core", "context"}},
+      {"launch", {"core", "transport"}},
+      {"collectives", {"core", "model", "data", "context", "replica"}},
+      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording",
+        "transport", "collectives"}}};
   return rules;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <concepts>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -31,6 +33,8 @@ class Context : public Actor {
   virtual void sleep(double seconds) = 0;
   /// Seconds since the runtime was made, of real or virtual time.
   virtual double now() const = 0;
+  /// A message of `channel` that came from another process cannot be used.
+  virtual void refuse(const ChannelSpec&, const PackedMessage&, const std::string& why);
   /// This role's own stream, a function of (seed, name of the role).
   virtual RandomStream& random() = 0;
 };
@@ -38,15 +42,50 @@ class Context : public Actor {
 /// Thrown out of a verb when the run is being torn down because another role failed.
 struct Stopped {};
 
+/// Thrown by `receive` on a channel that `may_be_lost` when whoever should send has died or cannot be reached. What it was asked for
+/// may still come later.
+struct PeerLost {};
+
 template <class T>
 void send(Context& me, const Channel<T>& channel, T message) {
   me.send(channel, std::make_unique<T>(std::move(message)));
 }
 
 template <class T>
+concept CrossesProcesses = requires(Unpacker& unpacker) {
+  { T::unpack(unpacker) } -> std::same_as<T>;
+};
+
+/// A message from another process that does not fit is dropped and reported; it costs its sender a place in the job.
+template <class T>
 T receive(Context& me, const Channel<T>& channel) {
-  const std::unique_ptr<Message> message = me.receive(channel);
-  return std::move(static_cast<T&>(*message));
+  for (;;) {
+    const std::unique_ptr<Message> message = me.receive(channel);
+    auto* packed = dynamic_cast<PackedMessage*>(message.get());
+    if (packed == nullptr) return std::move(static_cast<T&>(*message));
+    if constexpr (CrossesProcesses<T>) {
+      try {
+        Unpacker unpacker(packed->content);
+        T unpacked = T::unpack(unpacker);
+        if (channel.fits && !channel.fits(unpacked)) throw PackError("it does not fit the model");
+        return unpacked;
+      } catch (const PackError& error) {
+        me.refuse(channel, *packed, error.what());
+      }
+    } else {
+      me.refuse(channel, *packed, "no message of this channel crosses processes");
+    }
+  }
+}
+
+/// Nothing where whoever should send is lost.
+template <class T>
+std::optional<T> receive_unless_lost(Context& me, const Channel<T>& channel) {
+  try {
+    return receive(me, channel);
+  } catch (const PeerLost&) {
+    return std::nullopt;
+  }
 }
 
 }  // namespace rubato

@@ -21,7 +21,10 @@ struct CouplingOptions {
   double penalty = 1;                  ///< admm: rho, > 0
   double averaging_rate = 1e-3;        ///< mvadownpour: weight of the newest centre in its average, (0, 1]
   std::size_t bucket_bytes = 1 << 20;  ///< allreduce: gradients that travel together
-  std::vector<BlockRange> ranges;      ///< what the schedule steps together, in order
+  std::vector<BlockRange> ranges;      ///< what the schedule steps together, in order; of this process
+  bool centre_here = true;             ///< the centre is in this process
+  int parts = 1;                       ///< processes that share the blocks of one replica
+  int concurrent_steps = 1;            ///< of a range, that the schedule may have under way
   std::vector<std::string> prefixes;   ///< of the names of each replica's roles
 };
 
@@ -36,6 +39,10 @@ class Coupling {
   /// The last role of `replica` has returned in this segment. On that role's thread; all replicas have then taken equally many
   /// steps once each has left.
   virtual void replica_left(Context& me, int replica);
+  /// The channel at which a centre is asked; empty: there is no centre.
+  virtual std::string requests() const { return ""; }
+  /// What a replica that has died would have sent there, had it left.
+  static Packed farewell(int replica);
   /// `replica` begins with step `step` in the middle of a run: gives `store` the centre's weights. Before any of its roles, by a
   /// context of its own; only where `CouplingEntry::changes_members`.
   virtual void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step);
@@ -43,15 +50,20 @@ class Coupling {
   virtual WeightStore& answer() = 0;
   /// Whether the batch-norm statistics of `answer` do not belong to its weights, because those are averages.
   virtual bool answer_needs_statistics() const { return true; }
+  /// What is the centre's.
   virtual void save(torch::serialize::OutputArchive&) const {}
   virtual void load(torch::serialize::InputArchive&) {}
+  /// What is the tie's of `replica`, which is in this process.
+  virtual void save_tie(torch::serialize::OutputArchive&, int) const {}
+  virtual void load_tie(torch::serialize::InputArchive&, int) {}
 };
 
 /// What a coupling is made from. References outlive the coupling.
 struct CouplingParts {
   const Model& model;
   StoreOptions store;                ///< of the replicas
-  std::vector<WeightStore*> stores;  ///< one per replica; all start with the model's weights
+  std::vector<WeightStore*> stores;  ///< one per replica; all start with the model's weights; null: in another process
+  bool centre_here = true;
 };
 
 /// One row of `rubato list couplings`, and all that the rest of rubato knows of a coupling.
@@ -69,6 +81,7 @@ struct CouplingEntry {
   bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
   bool every_block = false;          ///< needs a gradient of every block in every step
   bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
+  bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
   bool whole_steps = false;          ///< needs a schedule that takes one step of the whole model at a time
 };
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -105,6 +106,10 @@ class BatchSource {
   /// No batch is handed out after this, except one whose index is taken already; callable from a signal-watching
   /// thread.
   void stop() { together_->stop(); }
+  /// Hands out nothing until `end_at`, and returns the index of the first batch not handed out yet.
+  std::int64_t hold();
+  /// Goes on after `hold`; the segment ends at `end`, if not earlier.
+  void end_at(std::int64_t end);
   /// Index of the first batch not handed out yet: where a resumed run goes on.
   std::int64_t position() const;
   /// Goes on where the furthest of the sources that stop together is: for a replica that joins later.
@@ -121,6 +126,8 @@ class BatchSource {
   std::shared_ptr<StopTogether> together_;
   std::unique_ptr<Prefetcher> prefetcher_;  ///< none: the caller prepares
   std::int64_t position_ = 0, end_ = 0;     ///< guarded by together_->mutex_
+  bool held_ = false;                       ///< guarded by together_->mutex_
+  std::condition_variable released_;
 };
 
 }  // namespace rubato

@@ -47,6 +47,8 @@ struct StoreOptions {
   bool scale_by_staleness = false;
   torch::Device device = torch::kCPU;
   std::string name = {};  ///< in events: "r0", "centre"; unique in a run
+  /// Blocks [first, second) whose weights are held here; the others have no content (libtorch's device "meta"). Nothing: all.
+  std::optional<std::pair<int, int>> held = std::nullopt;
 };
 
 /// The weights of one replica, block by block, as immutable published versions.
@@ -106,8 +108,8 @@ class WeightStore {
 
   /// Everything but the weights in flight: weights, buffers, versions, staleness and optimizer state. Not during a run.
   void save(torch::serialize::OutputArchive& archive) const;
-  /// DataError when the archive does not fit the model or the optimizer.
-  void load(torch::serialize::InputArchive& archive);
+  /// DataError when the archive does not fit the model or the optimizer. `partial`: it may hold some blocks only.
+  void load(torch::serialize::InputArchive& archive, bool partial = false);
 
  private:
   struct BlockState;

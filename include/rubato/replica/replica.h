@@ -25,6 +25,8 @@ struct Replica {
   std::vector<BlockCost> costs;  ///< one per block; empty: all 0
   Tie& tie = untied();
   std::string prefix = {};  ///< of the names of its roles and channels, "r1/"; empty for a single replica
+  /// The one stage of a staged schedule that this process executes; nothing: all of them.
+  std::optional<int> stage_here = std::nullopt;
 };
 
 /// When a backward pass publishes.

@@ -2,6 +2,8 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "rubato/couplings/coupling.h"
@@ -10,6 +12,19 @@
 #include "rubato/train/checkpoint.h"
 
 namespace rubato {
+
+/// What of a job one process holds and executes.
+struct Placement {
+  enum Who {
+    all,     ///< everything
+    home,    ///< the centre, if there is one
+    worker,  ///< one replica, or one stage of it
+  } who = all;
+  int replica = 0;             ///< worker
+  std::optional<int> stage;    ///< worker: the one stage of a staged schedule; nothing: the whole replica
+  int parts = 1;               ///< processes that share one replica
+  bool keeps_replicas = true;  ///< home: holds the state of all replicas between segments
+};
 
 /// What a job is made from.
 struct JobParts {
@@ -22,6 +37,7 @@ struct JobParts {
   std::vector<Shard> shards;                               ///< one per replica, or empty: each takes all of its batches
   std::int64_t prefetch = 0;
   std::int64_t probe_every = 0;  ///< batches of replica 0 between probes of its bias; 0: none
+  Placement place;
 };
 
 /// All replicas of a run, their schedules and what ties them. Roles of replica r are named "rR/..." when there are several.
@@ -32,7 +48,10 @@ class Job final : public Restorable {
   ~Job() override;
 
   int replicas() const { return static_cast<int>(members_.size()); }
+  bool holds(int replica) const { return members_.at(static_cast<std::size_t>(replica)) != nullptr; }
   const WeightStore& store(int replica) const;
+  /// Of what this process holds. Not during a segment, unless the caller is a role's or publishes as one.
+  WeightStore& store(int replica);
   Coupling& coupling() { return *coupling_; }
 
   /// Steps [begin, end) of every replica come next. Between segments.
@@ -54,12 +73,31 @@ class Job final : public Restorable {
   std::optional<BiasReport> bias() const;
   /// Of a single replica: its own digest. Of several: SHA-256 over theirs. Empty where nothing is computed.
   std::string digest() const;
+  /// Of one replica that is here.
+  std::string digest_of_replica(int replica) const { return store(replica).digest(); }
+  /// The same from the digests of all replicas, in order.
+  static std::string digest_of(const std::vector<std::string>& replicas);
 
   void save(torch::serialize::OutputArchive& archive) const override;
+  /// Replicas that the archive does not hold stay as they are.
   void load(torch::serialize::InputArchive& archive) override;
+
+  // Parts of a job that is spread over processes.
+
+  /// The state of `replica`, or of the stage of it that is here.
+  std::string save_part(int replica) const;
+  /// What `save_part` has written in another process, for the blocks and stages that both hold. DataError if it does not fit.
+  void load_part(int replica, const std::string& part);
+  /// Where the replica's next batch is; what holds back and ends its source.
+  BatchSource& source(int replica);
 
  private:
   struct Member;
+  bool is_here(int replica) const;
+  std::vector<BlockRange> ranges_here() const;
+  std::unique_ptr<Member> make_member(int replica);
+  void save_replica(torch::serialize::OutputArchive& archive, int replica) const;
+  void load_replica(torch::serialize::InputArchive& archive, int replica, bool partial);
   Tie& tie_of(int replica);
   void leave(Context& me, int replica);
   const Model& model_;

@@ -67,6 +67,10 @@ struct TrainOptions {
   std::int64_t probe_bias = 0;
   bool trace = false, record = false, quiet = false, json = false;
 
+  std::string when_worker_dies = "auto";
+  double silence = 1.5, patience = 60, link_latency_ms = 0;
+  std::string metrics;
+
   bool operator==(const TrainOptions&) const = default;
 };
 

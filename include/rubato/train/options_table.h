@@ -138,6 +138,20 @@ void visit_options(Options&& o, Visitor&& visit) {
         o.record);
   visit(OptionInfo{"quiet", group, "print errors only", -inf, inf, false}, o.quiet);
   visit(OptionInfo{"json", group, "print the summary as JSON on standard output", -inf, inf, false}, o.json);
+
+  group = "Processes (rubato launch, torchrun, Slurm, Open MPI)";
+  visit(OptionInfo{"when-worker-dies", group,
+                   "synchronous couplings and stages in processes: continue without it, wait for another (from the last "
+                   "checkpoint), stop; auto: continue where whole replicas are tied, else wait",
+                   -inf, inf, false},
+        o.when_worker_dies);
+  visit(OptionInfo{"silence", group, "seconds without a sign of life after which a process counts as gone", 0.5, 3600, false},
+        o.silence);
+  visit(OptionInfo{"patience", group, "seconds to wait for a process that should come, or come back", 1, 1e6, false}, o.patience);
+  visit(OptionInfo{"link-latency-ms", group, "artificial: every message between processes leaves so much later", 0, 1e4, false},
+        o.link_latency_ms);
+  visit(OptionInfo{"metrics", group, "serve a page for Prometheus at ADDRESS:PORT, /metrics; empty: none", -inf, inf, false},
+        o.metrics);
 }
 
 }  // namespace rubato

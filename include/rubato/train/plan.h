@@ -10,6 +10,7 @@
 #include "rubato/runtimes/options.h"
 #include "rubato/train/job.h"
 #include "rubato/train/options.h"
+#include "rubato/train/processes.h"
 
 namespace rubato {
 
@@ -36,6 +37,8 @@ struct WhatIf {
 struct Plan {
   TrainOptions options;  ///< resolved; `cuts` holds the numbers that "auto" stood for
   RuntimeChoice runtime;
+  std::optional<ProcessChoice> processes;  ///< one of several processes: where this one stands
+  Placement place;
   Model model;
   std::shared_ptr<const DataSplit> data;
   std::shared_ptr<const BatchMaker> batches;  ///< of the first replica
@@ -62,6 +65,7 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& ro
 
 /// Loads the data, builds the model, chooses cuts. Throws UsageError for what cannot work together, DataError for data that
 /// cannot be read.
-Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime = {});
+Plan make_plan(const TrainOptions& options, const RuntimeChoice& runtime = {},
+               const std::optional<ProcessChoice>& processes = std::nullopt);
 
 }  // namespace rubato

@@ -9,6 +9,7 @@
 #include "rubato/core/event_counter.h"
 #include "rubato/train/checkpoint.h"
 #include "rubato/train/evaluate.h"
+#include "rubato/train/execution.h"
 #include "rubato/train/meter.h"
 #include "rubato/train/plan.h"
 #include "rubato/train/timings.h"
@@ -60,10 +61,13 @@ class Trainer {
   void open_folder();
   std::string saved_config() const;
   void resume();
+  std::unique_ptr<Execution> make_execution();
   void run_segment(std::int64_t end);
+  std::string block_name(int block) const { return plan_.model.blocks.at(static_cast<std::size_t>(block)).name; }
+  int block_count() const { return static_cast<int>(plan_.model.blocks.size()); }
   std::int64_t segment_end(std::int64_t step) const;
-  bool test_is_due() const;
-  bool checkpoint_is_due() const;
+  bool test_is_due(std::int64_t end) const;
+  bool checkpoint_is_due(std::int64_t end) const;
   void test();
   void finish_part();
   void write_checkpoint();
@@ -83,9 +87,9 @@ class Trainer {
   EventCounter event_count_;
   EventSinks events_of_roles_;
   std::unique_ptr<Job> job_;
-  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Execution> execution_;
   Progress progress_, progress_at_start_;
-  std::int64_t last_checkpoint_ = -1;
+  std::int64_t last_checkpoint_ = -1, epochs_begun_ = 0;
   Evaluation test_;
   std::string status_ = "running";
   std::atomic<bool> stop_requested_{false};

@@ -1,0 +1,145 @@
+#include "process_mode.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netdb.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "rubato/core/error.h"
+
+extern char** environ;
+
+namespace rubato::app {
+namespace {
+
+using namespace std::chrono_literals;
+constexpr int most_homes = 10;
+
+bool is_loopback(const std::string& address) {
+  return address == "localhost" || address.rfind("127.", 0) == 0;
+}
+
+std::string numeric(const std::string& address) {
+  addrinfo hints{};
+  hints.ai_family = AF_INET;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0 || found == nullptr) {
+    throw UsageError("the home's address '" + address + "' is not known here: MASTER_ADDR must be reachable from every machine");
+  }
+  char text[INET_ADDRSTRLEN] = {};
+  inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr, text, sizeof text);
+  freeaddrinfo(found);
+  return text;
+}
+
+/// Of this machine, as `address` reaches it. Nothing is sent.
+std::string own_address_towards(const std::string& address) {
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(9);
+  inet_pton(AF_INET, address.c_str(), &to.sin_addr);
+  const int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in own{};
+  socklen_t size = sizeof own;
+  const bool known = connect(descriptor, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0 &&
+                     getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &size) == 0;
+  close(descriptor);
+  if (!known) throw UsageError("there is no way from this machine to the home at " + address);
+  char text[INET_ADDRSTRLEN] = {};
+  inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
+  return text;
+}
+
+Credentials from_standard_input() {
+  const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+  return credentials_from_text(text, "standard input");
+}
+
+/// On one machine the processes find each other's key file by user and port.
+Credentials shared_on_this_machine(const ProcessPlace& place) {
+  const auto file = std::filesystem::temp_directory_path() / fmt::format("rubato-{}-{}.keys", getuid(), place.port);
+  if (place.rank == 0 || place.rank < 0) {
+    if (!std::filesystem::exists(file)) {
+      try {
+        write_credentials(file, make_credentials());
+      } catch (const DataError&) {  // another process was quicker
+      }
+    }
+    return read_credentials(file);
+  }
+  for (int i = 0; i < 300 && !std::filesystem::exists(file); ++i) std::this_thread::sleep_for(100ms);
+  std::this_thread::sleep_for(100ms);  // until it is written
+  return read_credentials(file);
+}
+
+Credentials credentials_of(const ProcessPlace& place) {
+  if (place.keys == "-") return from_standard_input();
+  if (!place.keys.empty()) return read_credentials(place.keys);
+  if (is_loopback(place.address)) return shared_on_this_machine(place);
+  throw UsageError("processes on several machines need the job's key file: make one with `rubato keys FILE`, copy it to each "
+                   "machine, readable by you alone, and set RUBATO_KEYS to it");
+}
+
+pid_t start_home(int incarnation) {
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  variables.emplace_back("RUBATO_ROLE=home");
+  variables.push_back(fmt::format("RUBATO_INCARNATION={}", incarnation));
+  std::vector<std::string> arguments;
+  std::ifstream command_line("/proc/self/cmdline", std::ios::binary);
+  for (std::string argument; std::getline(command_line, argument, '\0');) arguments.push_back(argument);
+  std::vector<char*> argv, envp;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  for (std::string& variable : variables) envp.push_back(variable.data());
+  argv.push_back(nullptr);
+  envp.push_back(nullptr);
+  pid_t pid = 0;
+  if (posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr, argv.data(), envp.data()) != 0) {
+    throw UsageError("the job's home cannot be started beside worker 0");
+  }
+  return pid;
+}
+
+}  // namespace
+
+std::optional<ProcessPlace> place_among_processes() {
+  auto place = place_of_process(process_environment());
+  if (place && place->starter != "rubato" && place->world == 1) return std::nullopt;
+  return place;
+}
+
+ProcessChoice choice_of(const ProcessPlace& place) {
+  const std::string home = numeric(place.address);
+  return {.rank = place.rank,
+          .world = place.world,
+          .incarnation = place.incarnation,
+          .home = fmt::format("tcp://{}:{}", home, place.port),
+          .address = place.rank < 0 ? home : own_address_towards(home),
+          .curve = !is_loopback(home),
+          .credentials = credentials_of(place)};
+}
+
+HomeBeside::HomeBeside() {
+  keeper_ = std::jthread([pid = start_home(0)]() mutable {
+    for (int incarnation = 1;; ++incarnation) {
+      int status = 0;
+      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_homes) return;
+      std::this_thread::sleep_for(200ms);
+      pid = start_home(incarnation);
+    }
+  });
+}
+
+HomeBeside::~HomeBeside() = default;
+
+}  // namespace rubato::app

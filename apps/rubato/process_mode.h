@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "rubato/launch/environment.h"
+#include "rubato/train/processes.h"
+
+namespace rubato::app {
+
+/// Where this process stands, if a launcher, torchrun, Slurm or Open MPI has started several; nothing: it is alone.
+std::optional<ProcessPlace> place_among_processes();
+
+/// Reads the job's credentials and finds this machine's address. On loopback without a key file worker 0 makes one that only this
+/// user can read. UsageError, DataError.
+ProcessChoice choice_of(const ProcessPlace& place);
+
+/// Where no launcher of ours is: the first worker keeps a home running beside itself.
+class HomeBeside {
+ public:
+  /// Starts it, with this process's command line. Before any thread.
+  HomeBeside();
+  /// Waits for it to end.
+  ~HomeBeside();
+
+ private:
+  std::jthread keeper_;
+};
+
+}  // namespace rubato::app

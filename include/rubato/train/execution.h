@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "rubato/context/runtime.h"
+#include "rubato/train/job.h"
+
+namespace rubato {
+
+/// What executes a job, as the trainer sees it: the roles of this process, or other processes.
+class Execution {
+ public:
+  virtual ~Execution() = default;
+  /// Steps [begin, end) of every replica. Returns the step at which all of them are: less than `end` after `stop`, more where
+  /// replicas do not stop for a test.
+  virtual std::int64_t run(std::int64_t begin, std::int64_t end) = 0;
+  /// Ends `run` soon; callable from a signal handler.
+  virtual void stop() = 0;
+  /// Seconds of the clock that roles see.
+  virtual double now() const = 0;
+  virtual const char* kind() const = 0;  ///< "threads", "simulator", "processes"
+  /// Of all replicas together.
+  virtual StalenessCount staleness(int block) const = 0;
+  /// As Job::digest.
+  virtual std::string digest() const = 0;
+  /// The run is over. `status`: as in summary.json.
+  virtual void finish(const std::string& /*status*/) {}
+  /// How far the run is besides steps; shown by `rubato status`.
+  virtual void tell(double /*train_loss*/, double /*test_accuracy*/) {}
+};
+
+/// All roles of `job` on `runtime`, in this process. References outlive it.
+std::unique_ptr<Execution> make_local_execution(Job& job, std::unique_ptr<Runtime> runtime);
+
+}  // namespace rubato

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include "launch/child.h"
+#include "launch/job_file.h"
+#include "launch/output.h"
+
+namespace rubato {
+
+using LaunchClock = std::chrono::steady_clock;
+
+/// How long the launcher waits for what.
+struct Patience {
+  using Time = std::chrono::milliseconds;
+  Time shortest_pause{100}, longest_pause{2000};  ///< before a process is started again
+  Time short_life{1000};                          ///< one that lived less pauses twice as long each time
+  Time after_home{30000};                         ///< for workers to end by themselves when the home has ended, then SIGTERM
+  Time after_all_told{30000};                     ///< for all to end after SIGTERM, then SIGKILL
+};
+
+/// One process of the job with its restarts. `home_plain`: the home's lines get no prefix and the workers' output is dropped.
+class Supervised {
+ public:
+  Supervised(ProcessRecord& record, int restarts, bool home_plain, const Patience& patience);
+
+  ProcessRecord& record() { return *record_; }
+  bool home() const { return record_->home(); }
+  bool runs() const { return child_.has_value(); }
+  /// Not gone for good: runs, or will again.
+  bool expected() const { return runs() || start_at_.has_value(); }
+  std::optional<LaunchClock::time_point> start_at() const { return start_at_; }
+  int restarts_left() const { return restarts_left_; }
+  const Child& child() const { return *child_; }
+  Output& output() { return output_; }
+  Output& errors() { return errors_; }
+
+  void start(const Command& command);
+  void adopt(Child child);
+  /// When the child has ended: takes its last words and says how it ended.
+  Ending collect();
+  /// Whether an end like this is one after which a process is started again, restarts or not.
+  bool asks_for_restart(const Ending& ending) const;
+  /// Will be started again after a pause.
+  void schedule(const Ending& ending);
+  /// Will not: `ending` goes into the record.
+  void give_up(const Ending& ending);
+  /// Of a process that waits to be started again.
+  void cancel() { give_up(last_); }
+  void signal(int number) const;
+
+ private:
+  ProcessRecord* record_;
+  Patience patience_;
+  Output output_, errors_;
+  int restarts_left_;
+  std::optional<Child> child_;
+  std::optional<LaunchClock::time_point> start_at_;
+  LaunchClock::time_point started_ = LaunchClock::now();
+  Patience::Time pause_;
+  Ending last_;
+};
+
+}  // namespace rubato

@@ -1,0 +1,410 @@
+#include "train/home.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "rubato/core/error.h"
+#include "rubato/couplings/coupling.h"
+#include "rubato/replica/packing.h"
+#include "rubato/train/files.h"
+#include "train/metrics_page.h"
+#include "train/post_options.h"
+
+namespace rubato {
+namespace {
+
+using namespace std::chrono_literals;
+
+double seconds_since(WorkerEntry::Clock::time_point begin) {
+  return std::chrono::duration<double>(WorkerEntry::Clock::now() - begin).count();
+}
+
+/// "127.0.0.1:9100"
+std::pair<std::string, int> address_and_port(const std::string& text) {
+  const auto colon = text.rfind(':');
+  int port = -1;
+  if (colon != std::string::npos) {
+    const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+    if (error != std::errc() || end != text.data() + text.size()) port = -1;
+  }
+  if (port < 0 || port > 65535) throw UsageError("--metrics '" + text + "' is not ADDRESS:PORT, such as 127.0.0.1:9400");
+  return {text.substr(0, colon), port};
+}
+
+std::exception_ptr failure_of(const Packed& content) {
+  Unpacker unpacker(content);
+  const auto code = static_cast<ExitCode>(unpacker.number());
+  const std::string& sentence = unpacker.text();
+  if (code == ExitCode::diverged) return std::make_exception_ptr(DivergedError(sentence));
+  if (code == ExitCode::data) return std::make_exception_ptr(DataError(sentence));
+  return std::make_exception_ptr(UsageError(sentence));
+}
+
+void add(StalenessCount& sum, const StalenessCount& more) {
+  sum.updates += more.updates;
+  sum.sum += more.sum;
+  sum.max = std::max(sum.max, more.max);
+}
+
+}  // namespace
+
+Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
+    : plan_(plan), job_(job), meter_(meter), note_(std::move(note)), table_(static_cast<std::size_t>(plan.processes->world)) {
+  unpack_to(plan.stage.device);
+  RuntimeOptions roles = plan_.roles;
+  roles.processors = 0;  // the centre must not wait for a turn
+  runtime_ = make_process_runtime(roles, *this, plan_.options.silence);
+  if (find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1) store_ = std::make_unique<MeetingStore>();
+  post_ = std::make_unique<Post>(post_options(plan, *plan.processes), *this);
+  attach(*post_, *runtime_);
+  if (!plan.options.metrics.empty()) {
+    const auto [address, port] = address_and_port(plan.options.metrics);
+    page_ = std::make_unique<MetricsPage>(address, port, [this] {
+      const std::lock_guard lock(mutex_);
+      return prometheus_text(status(state_));
+    });
+  }
+}
+
+Home::~Home() {
+  close();
+}
+
+void Home::close() {
+  if (centre_.joinable()) runtime_->interrupt();
+  join_centre();
+  status_writer_ = {};
+  page_.reset();
+  post_.reset();
+}
+
+void Home::order(int rank, const char* what, Packed content, std::int64_t serial) {
+  post_->send(rank, {.kind = FrameKind::order, .about = what, .serial = serial, .content = std::move(content)});
+}
+
+void Home::order_all(const char* what, const Packed& content, std::int64_t serial) {
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) order(rank, what, content, serial);
+}
+
+void Home::begin_status() {
+  state_ = "running";
+  status_writer_ = std::jthread([this](const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any pause;
+    while (!stop.stop_requested()) {
+      std::string state;
+      {
+        const std::lock_guard lock(mutex_);
+        state = state_;
+      }
+      write_status(state);
+      std::unique_lock lock(mutex);
+      pause.wait_for(lock, stop, 1s, [] { return false; });
+    }
+  });
+}
+
+void Home::open() {
+  if (status_writer_.joinable()) return;
+  post_->start();
+  begin_status();
+}
+
+void Home::start_centre() {
+  std::vector<Role> roles = job_.roles();
+  if (roles.empty()) return;
+  centre_ = std::jthread([this, roles = std::move(roles)] {
+    try {
+      runtime_->run(roles);
+    } catch (const Stopped&) {
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+      changed_.notify_all();
+    }
+  });
+}
+
+void Home::join_centre() {
+  if (centre_.joinable()) centre_.join();
+}
+
+std::shared_ptr<const Summable> Home::all_reduce(const GroupSpec&, int, std::unique_ptr<Summable>) {
+  throw std::logic_error("the home takes no part in sums");
+}
+
+void Home::listens(const std::string& channel) {
+  if (!remember_own(channel)) return;
+  Packed where;
+  where.numbers = {home_rank};
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+  }
+}
+
+std::string Home::admit(const Greeting& greeting) {
+  const std::lock_guard lock(mutex_);
+  if (greeting.rank < 0 || greeting.rank >= static_cast<int>(table_.size())) {
+    return fmt::format("there is no worker {} in a job of {}", greeting.rank, table_.size());
+  }
+  WorkerEntry& entry = table_[static_cast<std::size_t>(greeting.rank)];
+  const bool same = entry.greeting.pid == greeting.pid && entry.greeting.host == greeting.host &&
+                    entry.greeting.incarnation == greeting.incarnation;
+  if (!same && entry.greeting.incarnation > greeting.incarnation) return "this worker has been started again since";
+  if (!same && entry.present()) mark_dead(greeting.rank);
+  const WorkerDetails details = WorkerDetails::unpack(greeting.details);
+  if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
+  if (!same) {
+    entry.synced = entry.held = false;
+    entry.beat = {};
+    entry.began = WorkerEntry::Clock::now();
+  }
+  entry.greeting = greeting;
+  entry.heard = WorkerEntry::Clock::now();
+  entry.silent = false;
+  entry.segment = details.segment;
+  entry.step = std::max(entry.step, details.step);
+  // A worker that has finished says so next.
+  entry.state = details.phase == WorkerPhase::idle ? WorkerEntry::idle : WorkerEntry::running;
+  for (const std::string& channel : own_channels()) {
+    Packed where;
+    where.numbers = {home_rank};
+    post_->send(greeting.rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+  }
+  came(greeting.rank);
+  changed_.notify_all();
+  return "";
+}
+
+void Home::mark_dead(int rank) {
+  WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+  if (entry.state == WorkerEntry::dead) return;
+  ++deaths_;
+  entry.state = WorkerEntry::dead;
+  entry.died = WorkerEntry::Clock::now();
+  entry.synced = false;
+  for (std::size_t block = 0; block < entry.beat.staleness.size(); ++block) {
+    staleness_of_the_dead_.resize(std::max(staleness_of_the_dead_.size(), block + 1));
+    add(staleness_of_the_dead_[block], entry.beat.staleness[block]);
+  }
+  entry.beat.staleness.clear();
+  std::erase_if(places_, [rank](const auto& place) { return place.second == rank; });
+  runtime_->lost(rank);
+  died(rank);
+  changed_.notify_all();
+}
+
+void Home::silent(int peer, bool is_silent) {
+  const std::lock_guard lock(mutex_);
+  if (peer < 0 || peer >= static_cast<int>(table_.size())) return;
+  WorkerEntry& entry = table_[static_cast<std::size_t>(peer)];
+  entry.silent = is_silent;
+  if (is_silent) {
+    died(peer);
+  } else {
+    came(peer);
+  }
+  changed_.notify_all();
+}
+
+void Home::arrived(int peer, Frame frame) {
+  if (peer < 0) return;
+  if (frame.kind == FrameKind::beat) return beat_came(peer, frame.content);
+  if (frame.kind == FrameKind::listens) return worker_listens(peer, frame.about);
+  if (frame.kind == FrameKind::report && (frame.about == report::ask || frame.about == report::sum)) return relay(peer, frame);
+  if (frame.kind == FrameKind::report) return report_came(peer, frame);
+  carry(peer, frame);
+}
+
+void Home::beat_came(int peer, const Packed& content) {
+  Unpacker unpacker(content);
+  WorkerBeat beat = WorkerBeat::unpack(unpacker);
+  const std::vector<StepReport> steps = std::move(beat.steps);
+  beat.steps.clear();
+  std::exception_ptr failure;
+  try {
+    for (StepReport step : steps) {
+      step.time = now();
+      meter_.step(step);
+    }
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const std::lock_guard lock(mutex_);
+  WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
+  if (failure && !failure_) failure_ = failure;
+  entry.heard = WorkerEntry::Clock::now();
+  entry.step = std::max(entry.step, beat.step);
+  if (const double passed = seconds_since(entry.rate_at); passed > 2) {
+    entry.rate = static_cast<double>(beat.samples - entry.samples_at) / passed;
+    entry.samples_at = beat.samples;
+    entry.rate_at = entry.heard;
+  }
+  entry.beat = std::move(beat);
+  changed_.notify_all();
+}
+
+void Home::worker_listens(int peer, const std::string& channel) {
+  runtime_->located(channel, peer);
+  const std::lock_guard lock(mutex_);
+  places_[channel] = peer;
+  if (plan_.place.parts == 1) return;
+  Packed where;
+  where.numbers = {peer};
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    if (rank != peer) post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+  }
+}
+
+/// Questions and answers between workers about a sum that a death has left unfinished.
+void Home::relay(int peer, Frame& frame) {
+  if (frame.about == report::ask) {
+    frame.content.numbers.insert(frame.content.numbers.begin(), peer);
+    const std::lock_guard lock(mutex_);
+    for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+      if (rank != peer && table_[static_cast<std::size_t>(rank)].state == WorkerEntry::running) order(rank, order::asked, frame.content);
+    }
+    return;
+  }
+  Unpacker unpacker(frame.content);
+  const int asker = static_cast<int>(unpacker.number());
+  frame.content.numbers.erase(frame.content.numbers.begin());
+  order(asker, order::sum, std::move(frame.content));
+}
+
+void Home::report_came(int peer, Frame& frame) {
+  const std::lock_guard lock(mutex_);
+  WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
+  if (frame.about == report::finished) {
+    entry.finish = FinishedReport::unpack(frame.content);
+    entry.step = entry.finish.position;
+    entry.state = WorkerEntry::finished;
+    Unpacker unpacker(entry.finish.beat);
+    entry.beat = WorkerBeat::unpack(unpacker);
+    for (StepReport step : entry.beat.steps) {
+      step.time = now();
+      meter_.step(step);
+    }
+    reported(peer);
+  } else if (frame.about == report::aborted) {
+    entry.era = frame.serial;
+    entry.state = WorkerEntry::idle;
+  } else if (frame.about == report::failed) {
+    entry.state = WorkerEntry::idle;
+    if (!failure_) failure_ = failure_of(frame.content);
+  } else if (frame.about == report::weights) {
+    entry.weights = std::move(frame.content);
+    entry.step = std::max(entry.step, frame.serial);
+  } else if (frame.about == report::held) {
+    Unpacker unpacker(frame.content);
+    entry.step = unpacker.number();
+    entry.held = true;
+  } else if (frame.about == report::stop) {
+    stop_wanted_ = true;
+  }
+  changed_.notify_all();
+}
+
+StalenessCount Home::staleness_of(int block) const {
+  const auto index = static_cast<std::size_t>(block);
+  StalenessCount sum;
+  if (index < staleness_of_the_dead_.size()) add(sum, staleness_of_the_dead_[index]);
+  for (const WorkerEntry& entry : table_) {
+    if (index < entry.beat.staleness.size()) add(sum, entry.beat.staleness[index]);
+  }
+  return sum;
+}
+
+Packed Home::beat() {
+  return {};
+}
+
+void Home::tell(double train_loss, double test_accuracy) {
+  const std::lock_guard lock(mutex_);
+  train_loss_ = train_loss;
+  test_accuracy_ = test_accuracy;
+}
+
+void Home::finish(const std::string& status) {
+  Packed content;
+  content.numbers = {status == "interrupted" ? static_cast<int>(ExitCode::interrupted) : 0};
+  order_all(order::leave, content);
+  post_->flush(1);
+  status_writer_ = {};
+  write_status(status);
+}
+
+WorkerStatus Home::status_of(int rank) const {
+  const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+  static constexpr const char* names[] = {"missing", "alive", "alive", "finished", "dead"};
+  WorkerStatus status{.rank = rank,
+                      .stage = plan_.place.parts > 1 ? rank % plan_.place.parts : -1,
+                      .host = entry.greeting.host,
+                      .pid = entry.greeting.pid,
+                      .incarnation = entry.greeting.incarnation,
+                      .state = entry.silent && entry.present() ? "silent" : names[entry.state],
+                      .step = entry.step,
+                      .samples = entry.beat.samples,
+                      .samples_per_second = entry.state == WorkerEntry::running ? entry.rate : 0};
+  if (entry.beat.samples > 0) status.loss = entry.beat.loss;
+  for (const StalenessCount& block : entry.beat.staleness) {
+    status.staleness_mean = std::max(status.staleness_mean, block.mean());
+    status.staleness_max = std::max(status.staleness_max, static_cast<double>(block.max));
+  }
+  const WaitCount& waited = entry.beat.waited;
+  status.waiting_seconds = waited.seconds;
+  status.waiting_share = std::clamp(waited.seconds / std::max(seconds_since(entry.began), 1e-9), 0.0, 1.0);
+  status.longest_wait_seconds = waited.longest;
+  status.exchanges = waited.waits - waited.in_vain;
+  status.exchanges_skipped = waited.in_vain;
+  status.bytes_sent = entry.beat.traffic.sent;
+  status.bytes_received = entry.beat.traffic.received;
+  status.silent_seconds = seconds_since(entry.heard);
+  return status;
+}
+
+JobStatus Home::status(const std::string& state) const {
+  const Refusals refusals = post_->refusals();
+  JobStatus job{.time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
+                .state = state,
+                .run = plan_.options.run_dir,
+                .schedule = plan_.options.schedule,
+                .coupling = plan_.options.coupling,
+                .total_steps = plan_.total_steps,
+                .train_loss = train_loss_,
+                .test_accuracy = test_accuracy_,
+                .home = {.pid = getpid(), .host = "", .incarnation = plan_.processes->incarnation, .rebuilt_from = rebuilt_from_},
+                .deaths = deaths_,
+                .joins = joins_,
+                .refused = refusals.count(),
+                .refused_reasons = refusals.reasons,
+                .last_refused = refusals.last};
+  const MeterReading reading = meter_.reading();
+  if (reading.samples > 0) job.train_loss = reading.loss;
+  std::optional<std::int64_t> least;
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    job.workers.push_back(status_of(rank));
+    const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+    if (entry.present()) least = std::min(least.value_or(entry.step), entry.step);
+  }
+  job.step = least.value_or(0);
+  return job;
+}
+
+void Home::write_status(const std::string& state) {
+  std::string text;
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = state;
+    text = to_json(status(state));
+  }
+  try {
+    write_atomically(std::filesystem::path(plan_.options.run_dir) / "status.json", text);
+  } catch (const DataError&) {  // the run goes on; the summary will say whether the folder can be written
+  }
+}
+
+}  // namespace rubato

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "rubato/train/plan.h"
+#include "rubato/transport/post.h"
+
+namespace rubato {
+
+/// How process `choice` of `plan` talks to the others: limits fit the model, endpoints and keys are the job's.
+PostOptions post_options(const Plan& plan, const ProcessChoice& choice);
+
+}  // namespace rubato

@@ -1,0 +1,414 @@
+#include "rubato/transport/post.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <zmq.hpp>
+
+#include "rubato/core/error.h"
+#include "transport/guard.h"
+#include "transport/monitor.h"
+#include "transport/peers.h"
+#include "transport/sockets.h"
+
+// Thread rules
+//  * All sockets, `dealers_` and `peers_` belong to the post's thread. Others hand frames over through `outbox_` and wake it.
+//  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
+
+namespace rubato {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::size_t most_banned_logs = 1000;  // kinds of reasons that are kept apart
+
+std::string identity_text(const Greeting& me) {
+  return std::to_string(me.rank) + "." + std::to_string(me.incarnation) + "." + std::to_string(me.pid);
+}
+
+}  // namespace
+
+std::int64_t Refusals::count() const {
+  std::int64_t all = 0;
+  for (const auto& [reason, times] : reasons) all += times;
+  return all;
+}
+
+class Post::Implementation {
+ public:
+  Implementation(PostOptions options, PostListener& listener);
+  ~Implementation();
+  void start() {
+    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  }
+  void send(int peer, Frame frame);
+  void know(int peer, const std::string& endpoint);
+  void ban(int peer, const std::string& reason);
+  void flush(double seconds);
+  const std::string& endpoint() const { return options_.me.endpoint; }
+  Traffic traffic() const;
+  Refusals refusals() const;
+
+ private:
+  struct Letter {
+    int peer;
+    Parts parts;
+    Clock::time_point due;
+  };
+  struct Request {
+    int peer;
+    std::string endpoint, ban;
+  };
+
+  bool is_home() const { return options_.home.empty(); }
+  void configure(zmq::socket_t& socket) const;
+  void run(const std::stop_token& stop);
+  void wait();
+  void work_off();
+  void post(Letter letter);
+  zmq::socket_t& dealer(int peer, const std::string& endpoint);
+  void say_hello(zmq::socket_t& socket);
+  void receive_strangers();
+  void receive_known(int peer, zmq::socket_t& socket);
+  void from_router(Parts parts);
+  void answer(const std::string& identity, Frame frame);
+  void hello(const std::string& identity, const Frame& frame);
+  void from_peer(int peer, Frame frame, zmq::socket_t* came_by);
+  void beat();
+  void refuse(const std::string& reason, const std::string& detail);
+  void wake() const;
+
+  PostOptions options_;
+  PostListener& listener_;
+  zmq::context_t context_;
+  std::unique_ptr<Guard> guard_;
+  zmq::socket_t router_;
+  std::unique_ptr<Monitor> monitor_;
+  std::map<int, zmq::socket_t> dealers_;
+  std::map<int, std::string> endpoints_;
+  Peers peers_;
+  Clock::time_point next_beat_ = Clock::now();
+  int wake_fd_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable emptied_;
+  std::deque<Letter> outbox_;
+  std::deque<Request> requests_;
+  Traffic traffic_;
+  Refusals refusals_;
+  std::jthread thread_;
+};
+
+Post::Implementation::Implementation(PostOptions options, PostListener& listener)
+    : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  guard_ = std::make_unique<Guard>(context_, options_.credentials,
+                                   [this](const std::string& address, const std::string& reason) { refuse(reason, address); });
+  router_ = zmq::socket_t(context_, zmq::socket_type::router);
+  configure(router_);
+  router_.set(zmq::sockopt::router_handover, true);
+  protect(router_, options_.credentials, options_.curve);
+  monitor_ = std::make_unique<Monitor>(context_, router_);
+  try {
+    router_.bind(options_.bind);
+  } catch (const zmq::error_t& error) {
+    throw UsageError("cannot accept connections at " + options_.bind + ": " + error.what() + "; name another address or port");
+  }
+  options_.me.endpoint = router_.get(zmq::sockopt::last_endpoint);
+}
+
+Post::Implementation::~Implementation() {
+  thread_.request_stop();
+  wake();
+  if (thread_.joinable()) thread_.join();
+  close(wake_fd_);
+  dealers_.clear();
+  monitor_.reset();
+  router_.close();
+  guard_.reset();
+}
+
+void Post::Implementation::configure(zmq::socket_t& socket) const {
+  socket.set(zmq::sockopt::linger, 0);
+  socket.set(zmq::sockopt::sndhwm, 0);
+  socket.set(zmq::sockopt::rcvhwm, 0);
+  socket.set(zmq::sockopt::maxmsgsize,
+             static_cast<std::int64_t>(std::max(options_.limits.tensor_bytes, options_.limits.head_bytes)));
+  if (!options_.reconnect) return;
+  socket.set(zmq::sockopt::heartbeat_ivl, 1000);
+  socket.set(zmq::sockopt::heartbeat_timeout, 4000);
+}
+
+void Post::Implementation::wake() const {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof one);
+}
+
+void Post::Implementation::send(int peer, Frame frame) {
+  Letter letter{
+      peer, parts_of(frame),
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.latency_seconds))};
+  {
+    const std::lock_guard lock(mutex_);
+    outbox_.push_back(std::move(letter));
+  }
+  wake();
+}
+
+void Post::Implementation::know(int peer, const std::string& endpoint) {
+  const std::lock_guard lock(mutex_);
+  requests_.push_back({peer, endpoint, ""});
+}
+
+void Post::Implementation::ban(int peer, const std::string& reason) {
+  refuse(reason, "process " + std::to_string(peer));
+  const std::lock_guard lock(mutex_);
+  requests_.push_back({peer, "", reason});
+  wake();
+}
+
+void Post::Implementation::flush(double seconds) {
+  std::unique_lock lock(mutex_);
+  emptied_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return outbox_.empty(); });
+}
+
+Traffic Post::Implementation::traffic() const {
+  const std::lock_guard lock(mutex_);
+  return traffic_;
+}
+
+Refusals Post::Implementation::refusals() const {
+  const std::lock_guard lock(mutex_);
+  return refusals_;
+}
+
+void Post::Implementation::refuse(const std::string& reason, const std::string& detail) {
+  const std::lock_guard lock(mutex_);
+  if (refusals_.reasons.size() < most_banned_logs || refusals_.reasons.contains(reason)) ++refusals_.reasons[reason];
+  refusals_.last = reason + " (" + detail + ")";
+}
+
+void Post::Implementation::run(const std::stop_token& stop) {
+  if (!is_home()) dealer(home_rank, options_.home);
+  while (!stop.stop_requested()) {
+    work_off();
+    wait();
+    receive_strangers();
+    for (auto& [peer, socket] : dealers_) receive_known(peer, socket);
+    monitor_->collect([this](const std::string& reason, const std::string& address) { refuse(reason, address); });
+    if (Clock::now() >= next_beat_) beat();
+  }
+}
+
+/// Until something comes, a letter is due, or it is time for a beat.
+void Post::Implementation::wait() {
+  std::vector<zmq::pollitem_t> items = {{nullptr, wake_fd_, ZMQ_POLLIN, 0}, {router_.handle(), 0, ZMQ_POLLIN, 0}};
+  for (auto& [peer, socket] : dealers_) items.push_back({socket.handle(), 0, ZMQ_POLLIN, 0});
+  Clock::time_point until = next_beat_;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!outbox_.empty()) until = std::min(until, outbox_.front().due);
+  }
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
+  zmq::poll(items, std::max(left, std::chrono::milliseconds(0)));
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto taken = read(wake_fd_, &count, sizeof count);
+}
+
+void Post::Implementation::work_off() {
+  std::deque<Letter> due;
+  std::deque<Request> requests;
+  {
+    const std::lock_guard lock(mutex_);
+    requests.swap(requests_);
+    const Clock::time_point now = Clock::now();
+    while (!outbox_.empty() && outbox_.front().due <= now) {
+      due.push_back(std::move(outbox_.front()));
+      outbox_.pop_front();
+    }
+  }
+  for (const Request& request : requests) {
+    if (!request.ban.empty()) {
+      peers_.ban(request.peer);
+    } else if (std::exchange(endpoints_[request.peer], request.endpoint) != request.endpoint) {
+      dealers_.erase(request.peer);
+    }
+  }
+  for (Letter& letter : due) post(std::move(letter));
+  const std::lock_guard lock(mutex_);
+  if (outbox_.empty()) emptied_.notify_all();
+}
+
+void Post::Implementation::post(Letter letter) {
+  const auto bytes = static_cast<std::int64_t>(bytes_of(letter.parts));
+  if (const auto known = dealers_.find(letter.peer); known != dealers_.end()) {
+    send_parts(known->second, nullptr, std::move(letter.parts));
+  } else if (const auto at = endpoints_.find(letter.peer); at != endpoints_.end() && !is_home()) {
+    send_parts(dealer(letter.peer, at->second), nullptr, std::move(letter.parts));
+  } else if (const std::string* identity = peers_.identity_of(letter.peer)) {
+    send_parts(router_, identity, std::move(letter.parts));
+  } else {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  traffic_.sent += bytes;
+}
+
+zmq::socket_t& Post::Implementation::dealer(int peer, const std::string& endpoint) {
+  zmq::socket_t socket(context_, zmq::socket_type::dealer);
+  configure(socket);
+  socket.set(zmq::sockopt::routing_id, identity_text(options_.me));
+  socket.set(zmq::sockopt::reconnect_ivl, 50);
+  socket.set(zmq::sockopt::reconnect_ivl_max, 500);
+  if (options_.reconnect) socket.set(zmq::sockopt::connect_timeout, 1500);
+  introduce(socket, options_.credentials, options_.curve);
+  socket.connect(endpoint);
+  say_hello(socket);
+  return dealers_[peer] = std::move(socket);
+}
+
+void Post::Implementation::say_hello(zmq::socket_t& socket) {
+  Greeting greeting = options_.me;
+  greeting.details = listener_.details();
+  send_parts(socket, nullptr, parts_of({.kind = FrameKind::hello, .content = pack_greeting(greeting)}));
+}
+
+void Post::Implementation::receive_strangers() {
+  bool cut = false;
+  while (auto parts = receive_parts(router_, options_.limits.tensors + 2, cut)) {
+    if (cut) {
+      refuse("too many parts", "a frame");
+    } else {
+      from_router(std::move(*parts));
+    }
+  }
+}
+
+void Post::Implementation::from_router(Parts parts) {
+  const std::string identity = parts.front().to_string();
+  if (peers_.is_banned(identity)) return;
+  const auto bytes = static_cast<std::int64_t>(bytes_of(parts));
+  try {
+    Frame frame = frame_of(std::move(parts), 1, options_.limits);
+    const auto rank = peers_.rank_of(identity);
+    if (frame.kind == FrameKind::hello) return hello(identity, frame);
+    if (!rank) return answer(identity, {.kind = FrameKind::who});
+    {
+      const std::lock_guard lock(mutex_);
+      traffic_.received += bytes;
+    }
+    from_peer(*rank, std::move(frame), nullptr);
+  } catch (const std::exception& error) {  // FrameError, PackError, what the listener cannot use
+    refuse(error.what(), "a frame");
+    peers_.ban(identity);
+  }
+}
+
+void Post::Implementation::answer(const std::string& identity, Frame frame) {
+  send_parts(router_, &identity, parts_of(frame));
+}
+
+void Post::Implementation::hello(const std::string& identity, const Frame& frame) {
+  const Greeting greeting = unpack_greeting(frame.content);
+  std::string reason;
+  if (greeting.digest != options_.me.digest) {
+    reason = "another configuration: all processes of a job need the same options and the same build";
+  } else {
+    reason = listener_.admit(greeting);
+  }
+  if (!reason.empty()) {
+    refuse(reason, "process " + std::to_string(greeting.rank));
+    Frame no{.kind = FrameKind::refused};
+    no.content.texts = {reason};
+    answer(identity, std::move(no));
+    return peers_.ban(identity);
+  }
+  peers_.admit(identity, greeting.rank);
+  Greeting me = options_.me;
+  me.details = listener_.details();
+  answer(identity, {.kind = FrameKind::welcome, .content = pack_greeting(me)});
+}
+
+void Post::Implementation::receive_known(int peer, zmq::socket_t& socket) {
+  bool cut = false;
+  while (auto parts = receive_parts(socket, options_.limits.tensors + 1, cut)) {
+    if (cut) continue;
+    const auto bytes = static_cast<std::int64_t>(bytes_of(*parts));
+    {
+      const std::lock_guard lock(mutex_);
+      traffic_.received += bytes;
+    }
+    try {
+      from_peer(peer, frame_of(std::move(*parts), 0, options_.limits), &socket);
+    } catch (const std::exception& error) {
+      refuse(error.what(), "process " + std::to_string(peer));
+    }
+  }
+}
+
+void Post::Implementation::from_peer(int peer, Frame frame, zmq::socket_t* came_by) {
+  if (peers_.identity_of(peer) != nullptr || peer == home_rank) {
+    if (peers_.heard(peer)) listener_.silent(peer, false);
+  }
+  switch (frame.kind) {
+    case FrameKind::who:
+      if (came_by != nullptr) say_hello(*came_by);
+      return;
+    case FrameKind::welcome:
+      if (peer == home_rank) listener_.welcomed(unpack_greeting(frame.content));
+      return;
+    case FrameKind::refused:
+      listener_.turned_away(frame.content.texts.empty() ? "no reason given" : frame.content.texts.front());
+      return;
+    default:
+      listener_.arrived(peer, std::move(frame));
+  }
+}
+
+void Post::Implementation::beat() {
+  next_beat_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.beat_seconds));
+  const Frame beat{.kind = FrameKind::beat, .content = listener_.beat()};
+  if (is_home()) {
+    for (const int peer : peers_.ranks()) post({peer, parts_of(beat), {}});
+  } else {
+    post({home_rank, parts_of(beat), {}});
+  }
+  for (const int peer : peers_.fallen_silent(options_.silence_seconds)) {
+    if (is_home() || peer == home_rank) listener_.silent(peer, true);
+  }
+}
+
+Post::Post(PostOptions options, PostListener& listener)
+    : implementation_(std::make_unique<Implementation>(std::move(options), listener)) {}
+Post::~Post() = default;
+void Post::start() {
+  implementation_->start();
+}
+void Post::send(int peer, Frame frame) {
+  implementation_->send(peer, std::move(frame));
+}
+void Post::know(int peer, const std::string& endpoint) {
+  implementation_->know(peer, endpoint);
+}
+void Post::ban(int peer, const std::string& reason) {
+  implementation_->ban(peer, reason);
+}
+void Post::flush(double seconds) {
+  implementation_->flush(seconds);
+}
+const std::string& Post::endpoint() const {
+  return implementation_->endpoint();
+}
+Traffic Post::traffic() const {
+  return implementation_->traffic();
+}
+Refusals Post::refusals() const {
+  return implementation_->refusals();
+}
+
+}  // namespace rubato

@@ -1,0 +1,204 @@
+#include "rubato/launch/launcher.h"
+
+#include <sys/stat.h>
+
+#include "launch/supervisor.h"
+#include "launch/launched.h"
+#include "rubato/transport/credentials.h"
+
+namespace rubato::test {
+namespace {
+
+using Launcher = LaunchTest;
+using Lines = std::set<std::string>;
+
+TEST_F(Launcher, gives_each_process_its_place) {
+  script("env > env.home; echo \"$*\" > arguments; read line || touch no-input", "env > env.$RANK");
+  ASSERT_EQ(run_to_end(), 0) << text("err");
+  const JobRecord job = read_job(run());
+  for (const auto& [name, rank, role] :
+       {std::tuple{"env.home", "-1", "home"}, {"env.0", "0", "worker"}, {"env.1", "1", "worker"}}) {
+    const Lines environment = lines(name);
+    for (const std::string& expected :
+         {std::string("RANK=") + rank, std::string("RUBATO_ROLE=") + role, std::string("WORLD_SIZE=2"),
+          std::string("MASTER_ADDR=127.0.0.1"), "MASTER_PORT=" + std::to_string(job.port), std::string("RUBATO_INCARNATION=0"),
+          "RUBATO_KEYS=" + (run() / "keys").string()}) {
+      EXPECT_TRUE(environment.contains(expected)) << name << " lacks " << expected;
+    }
+  }
+  EXPECT_TRUE(lines("env.1").contains("LOCAL_RANK=1"));
+  EXPECT_TRUE(lines("env.1").contains("LOCAL_WORLD_SIZE=2"));
+  EXPECT_EQ(text("arguments"), "train --run-dir " + run().string() + "\n");
+  EXPECT_TRUE(exists("no-input"));
+  EXPECT_NO_THROW(read_credentials(run() / "keys"));
+}
+
+TEST_F(Launcher, begins_each_line_with_the_name_of_its_process) {
+  script("printf 'one\\ntwo'; echo wrong >&2", "echo at work; echo bad >&2");
+  ASSERT_EQ(run_to_end(), 0);
+  EXPECT_EQ(lines("out"), (Lines{"[home] one", "[home] two", "[worker-0] at work", "[worker-1] at work"}));
+  EXPECT_EQ(lines("err"), (Lines{"[home] wrong", "[worker-0] bad", "[worker-1] bad"}));
+}
+
+TEST_F(Launcher, passes_on_what_is_longer_than_a_pipe) {
+  script("i=0; while [ $i -lt 3000 ]; do echo $i 0123456789012345678901234567890123456789; i=$((i + 1)); done", "");
+  ASSERT_EQ(run_to_end(), 0);
+  const Lines out = lines("out");
+  EXPECT_EQ(out.size(), 3000u);
+  EXPECT_TRUE(out.contains("[home] 2999 0123456789012345678901234567890123456789"));
+}
+
+TEST_F(Launcher, prints_the_home_alone_when_quiet) {
+  options.quiet = true;
+  script("echo loss 1; echo note >&2", "echo at work; echo bad >&2");
+  ASSERT_EQ(run_to_end(), 0);
+  EXPECT_EQ(lines("out"), (Lines{"loss 1"}));
+  EXPECT_EQ(lines("err"), (Lines{"note", "[worker-0] bad", "[worker-1] bad"}));
+}
+
+TEST_F(Launcher, returns_the_homes_exit_code_and_leaves_ended_processes_alone) {
+  script("until ended.0; until ended.1; exit 7", "touch ended.$RANK; exit 3");
+  EXPECT_EQ(run_to_end(), 7);
+  EXPECT_FALSE(exists("pid.worker.0.1"));
+  EXPECT_EQ(record(0).exited, Ending{.code = 7});
+  EXPECT_EQ(record(2).exited, Ending{.code = 3});
+}
+
+TEST_F(Launcher, starts_again_what_a_signal_ended) {
+  script("until again", "if [ $RANK = 1 ]; then if [ $RUBATO_INCARNATION = 0 ]; then kill -9 $$; else touch again; fi; fi");
+  EXPECT_EQ(run_to_end(), 0);
+  EXPECT_TRUE(exists("pid.worker.1.1"));
+  EXPECT_FALSE(exists("pid.worker.0.1"));
+  EXPECT_FALSE(exists("pid.home.-1.1"));
+  EXPECT_EQ(record(2).incarnation, 1);
+  EXPECT_NE(text("err").find("worker-1 ended (signal 9)"), std::string::npos);
+}
+
+TEST_F(Launcher, starts_the_home_again) {
+  script("[ $RUBATO_INCARNATION = 2 ] || kill -9 $$; exit 5", "until pid.home.-1.2");
+  EXPECT_EQ(run_to_end(), 5);
+}
+
+TEST_F(Launcher, starts_again_what_asks_for_it) {
+  script("until again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 75; touch again");
+  EXPECT_EQ(run_to_end(), 0);
+}
+
+TEST_F(Launcher, gives_up_a_home_that_dies_again_and_again) {
+  options.restarts = 1;
+  script("kill -9 $$", "until pid.home.-1.1");
+  EXPECT_EQ(run_to_end(), 3);
+  EXPECT_FALSE(exists("pid.home.-1.2"));
+  EXPECT_EQ(record(0).exited, Ending{.signal = 9});
+  EXPECT_NE(text("err").find("lost its home"), std::string::npos);
+}
+
+TEST_F(Launcher, tells_the_home_which_workers_are_gone_for_good) {
+  options.restarts = 0;
+  script("while ! grep -q 'signal 9' run/job.json; do sleep 0.01; done; exit 6", "[ $RANK = 1 ] || exit 0; kill -9 $$");
+  EXPECT_EQ(run_to_end(), 6);
+  struct stat status {};
+  ASSERT_EQ(stat((run() / "job.json").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+}
+
+constexpr const char* until_told = "trap 'touch told.$me; exit 130' TERM; touch ready.$me; until never";
+
+TEST_F(Launcher, passes_the_first_signal_to_the_home_alone) {
+  script(until_told, std::string("until told.home.-1.0; [ -e term.$RANK ] || touch spared.$RANK"));
+  begin();
+  ASSERT_TRUE(appears("ready.home.-1.0"));
+  ASSERT_GT(pid_of("worker.1.0"), 0);
+  signal_launcher(SIGINT);
+  EXPECT_EQ(end(), 130);
+  EXPECT_TRUE(exists("spared.0") && exists("spared.1"));
+}
+
+TEST_F(Launcher, passes_the_second_signal_to_all_and_kills_at_the_third) {
+  script("trap 'touch told.$me' TERM; touch ready.$me; until never", until_told);
+  begin();
+  ASSERT_TRUE(appears("ready.home.-1.0") && appears("ready.worker.0.0") && appears("ready.worker.1.0"));
+  signal_launcher(SIGTERM);
+  ASSERT_TRUE(appears("told.home.-1.0"));
+  EXPECT_FALSE(exists("told.worker.0.0"));
+  signal_launcher(SIGTERM);
+  ASSERT_TRUE(appears("told.worker.0.0") && appears("told.worker.1.0"));
+  EXPECT_TRUE(lives("home.-1.0"));
+  signal_launcher(SIGTERM);
+  EXPECT_EQ(end(), 130);
+  EXPECT_FALSE(exists("pid.home.-1.1")) << "started again although the job was to end";
+}
+
+/// Two processes that ignore the end of the home and SIGTERM.
+JobRecord stubborn_job(const LaunchOptions& options) {
+  JobRecord job{.listen = "127.0.0.1", .port = 1, .command = options.command, .arguments = options.arguments, .folder = "/"};
+  job.processes = {{.name = "home", .rank = -1, .host = "localhost"}, {.name = "worker-0", .rank = 0, .host = "localhost"}};
+  return job;
+}
+
+TEST_F(Launcher, ends_workers_that_outlive_the_home) {
+  script("until ready.worker.0.0; exit 4", "trap 'touch told' TERM; touch ready.$me; until never");
+  std::filesystem::create_directories(run());
+  begin([this] {
+    using std::chrono::milliseconds;
+    const Patience patience{.after_home = milliseconds(50), .after_all_told = milliseconds(200)};
+    Supervisor supervisor(stubborn_job(options), {.run = run(), .patience = patience});
+    supervisor.start();
+    return supervisor.run();
+  });
+  EXPECT_EQ(end(), 4);
+  EXPECT_TRUE(exists("told"));
+  EXPECT_EQ(record(1).exited, Ending{.signal = 9});
+}
+
+TEST_F(Launcher, says_what_cannot_be_started) {
+  options.command = file("missing");
+  EXPECT_EQ(run_to_end(), 3);
+  EXPECT_NE(text("err").find("missing cannot be started"), std::string::npos);
+}
+
+TEST_F(Launcher, needs_a_command) {
+  options.arguments.clear();
+  EXPECT_EQ(run_to_end(), 2);
+}
+
+TEST_F(Launcher, gives_credentials_to_other_hosts_on_standard_input) {
+  std::ofstream(file("hosts")) << "localhost\nfar slots=2\n";
+  options.workers = 3;
+  options.hosts_file = file("hosts");
+  options.ssh = file("reach").string() + " -x";
+  options.listen = "192.0.2.1";  // nobody's: nothing here binds to it
+  options.port = 4000;
+  program("reach",
+          "cd '" + folder().string() + "'\n{ env; echo \"$*\"; } > seen.$$; echo \"$1 $2\" >> hosts.seen\nexec sh -c \"$3\"\n");
+  script("", "env > env.$RANK; cat > input.$RANK");
+  ASSERT_EQ(run_to_end(), 0) << text("err");
+
+  const Credentials credentials = read_credentials(run() / "keys");
+  EXPECT_EQ(text("hosts.seen"), "-x far\n-x far\n");
+  EXPECT_EQ(text("input.0"), "");
+  EXPECT_EQ(text("input.1"), to_text(credentials));
+  EXPECT_EQ(text("input.2"), to_text(credentials));
+  for (const char* expected : {"RUBATO_KEYS=-", "RANK=2", "LOCAL_RANK=1", "LOCAL_WORLD_SIZE=2", "MASTER_ADDR=192.0.2.1"}) {
+    EXPECT_TRUE(lines("env.2").contains(expected)) << expected;
+  }
+  for (const char* me : {"worker.1.0", "worker.2.0"}) {
+    const std::string seen = text("seen." + std::to_string(pid_of(me)));
+    EXPECT_NE(seen.find("RUBATO_KEYS"), std::string::npos);
+    EXPECT_EQ(seen.find(credentials.token), std::string::npos) << "where every user of the machine can read it";
+  }
+}
+
+TEST_F(Launcher, starts_a_remote_worker_again_when_its_connection_breaks) {
+  std::ofstream(file("hosts")) << "far slots=2\n";
+  options.hosts_file = file("hosts");
+  options.ssh = file("reach");
+  options.listen = "192.0.2.1";
+  options.port = 4000;
+  program("reach", "exec sh -c \"$2\"\n");
+  script("until again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 255; touch again");
+  EXPECT_EQ(run_to_end(), 0);
+}
+
+}  // namespace
+}  // namespace rubato::test
