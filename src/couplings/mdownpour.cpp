@@ -51,12 +51,13 @@ struct Pull final : Message {
 /// what the centre answers. The clock of a replica's block is the centre's, so that the centre knows how old each gradient is.
 class MomentumDownpourTie final : public Tie {
  public:
-  explicit MomentumDownpourTie(const Channel<Push>& pushes) : pushes_(pushes) {}
+  MomentumDownpourTie(int replica, const Channel<Push>& pushes) : replica_(replica), pushes_(pushes) {}
 
   void gradient_ready(Context& me, WeightStore& store, BlockGradient gradient) override {
     const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
     const int block = gradient.block;
     Push push;
+    push.replica = replica_;
     push.gradient = std::move(gradient);
     push.answer_to = pulls.name;
     send(me, pushes_, std::move(push));
@@ -70,6 +71,7 @@ class MomentumDownpourTie final : public Tie {
   }
 
  private:
+  int replica_;
   Channel<Push> pushes_;
 };
 
@@ -82,9 +84,9 @@ class MomentumDownpour final : public Coupling {
       : options_(options),
         pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
         centre_(parts.model, momentum_store(parts)),
-        tie_(pushes_) {}
+        ties_(parts, [&](int i) { return std::make_unique<MomentumDownpourTie>(i, pushes_); }) {}
 
-  Tie& tie(int) override { return tie_; }
+  Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
@@ -123,7 +125,7 @@ class MomentumDownpour final : public Coupling {
 
   Channel<Push> pushes_;
   WeightStore centre_;
-  MomentumDownpourTie tie_;
+  Ties<MomentumDownpourTie> ties_;
 };
 
 }  // namespace

@@ -27,15 +27,15 @@ class Attach : public LaunchTest {
   }
 };
 
-constexpr const char* end_as_told = "until over; echo \"{\\\"status\\\": \\\"$(cat over)\\\"}\" > run/summary.json; exit 9";
+constexpr const char* end_as_told = "await over; echo \"{\\\"status\\\": \\\"$(cat over)\\\"}\" > run/summary.json; exit 9";
 
 TEST_F(Attach, goes_on_with_processes_that_outlived_their_launcher) {
-  script(end_as_told, "if [ $RUBATO_INCARNATION = 1 ]; then touch again; fi; until run/summary.json");
-  lose_launcher();
+  script(end_as_told, "if [ $RUBATO_INCARNATION = 1 ]; then touch again; fi; await run/summary.json");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
   for (const char* me : {"home.-1.0", "worker.0.0", "worker.1.0"}) EXPECT_TRUE(lives(me)) << me;
   begin_again();
   ASSERT_TRUE(said("home still runs") && said("worker-1 still runs"));
-  kill(pid_of("worker.1.0"), SIGKILL);
+  kill_process("worker.1.0");
   ASSERT_TRUE(appears("again"));
   EXPECT_EQ(text("pid.worker.1.1").empty(), false);
   EXPECT_FALSE(exists("pid.worker.0.1"));
@@ -45,10 +45,19 @@ TEST_F(Attach, goes_on_with_processes_that_outlived_their_launcher) {
   EXPECT_EQ(record(0).exited, Ending{.code = 0});
 }
 
+TEST_F(Attach, is_possible_after_the_processes_printed_into_the_void) {
+  script("await speak; echo nobody reads this; touch spoke; await over; exit 0", "");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
+  touch("speak");
+  EXPECT_TRUE(appears("spoke"));
+  EXPECT_TRUE(lives("home.-1.0")) << "the closed pipe ended it";
+  touch("over");
+}
+
 TEST_F(Attach, passes_signals_to_processes_of_the_earlier_launcher) {
-  script("trap 'echo \"{\\\"status\\\": \\\"interrupted\\\"}\" > run/summary.json; exit 130' TERM; touch ready; until never",
-         "until run/summary.json");
-  lose_launcher();
+  script("trap 'echo \"{\\\"status\\\": \\\"interrupted\\\"}\" > run/summary.json; exit 130' TERM; touch ready; await never",
+         "await run/summary.json");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
   ASSERT_TRUE(appears("ready"));
   begin_again();
   ASSERT_TRUE(said("home still runs"));
@@ -57,17 +66,17 @@ TEST_F(Attach, passes_signals_to_processes_of_the_earlier_launcher) {
 }
 
 TEST_F(Attach, starts_again_what_ended_while_nobody_watched) {
-  script("[ $RUBATO_INCARNATION = 1 ] && exit 8; until never", "until pid.home.-1.1");
-  lose_launcher();
-  kill(pid_of("home.-1.0"), SIGKILL);
+  script("[ $RUBATO_INCARNATION = 1 ] && exit 8; await never", "await pid.home.-1.1");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
+  kill_process("home.-1.0");
   ASSERT_TRUE(eventually([&] { return !lives("home.-1.0"); }));
   begin_again();
   EXPECT_EQ(end(), 8);
 }
 
 TEST_F(Attach, knows_a_job_that_ended_while_nobody_watched) {
-  script(end_as_told, "until run/summary.json");
-  lose_launcher();
+  script(end_as_told, "await run/summary.json");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
   std::ofstream(file("draft")) << "diverged";
   std::filesystem::rename(file("draft"), file("over"));
   for (const char* me : {"home.-1.0", "worker.0.0", "worker.1.0"}) {
@@ -79,8 +88,8 @@ TEST_F(Attach, knows_a_job_that_ended_while_nobody_watched) {
 }
 
 TEST_F(Attach, takes_no_stranger_for_a_process_of_the_job) {
-  script("[ $RUBATO_INCARNATION = 1 ] && exit 0; until never", "until pid.home.-1.1");
-  lose_launcher();
+  script("[ $RUBATO_INCARNATION = 1 ] && exit 0; await never", "await pid.home.-1.1");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
   JobRecord job = read_job(run());
   job.processes[0].start_time += 1;  // the number belongs to another process by now
   write_job(run(), job);
@@ -90,9 +99,9 @@ TEST_F(Attach, takes_no_stranger_for_a_process_of_the_job) {
 }
 
 TEST_F(Attach, is_refused_while_another_launcher_watches) {
-  script("until over", "");
+  script("await over", "");
   begin();
-  ASSERT_GT(pid_of("home.-1.0"), 0);
+  ASSERT_TRUE(appears("run/job.json"));
   LaunchOptions again;
   again.attach = run();
   EXPECT_THROW(launch(again), UsageError);
@@ -101,8 +110,8 @@ TEST_F(Attach, is_refused_while_another_launcher_watches) {
 }
 
 TEST_F(Attach, is_what_a_folder_with_running_processes_is_for) {
-  script("until over", "");
-  lose_launcher();
+  script("await over", "");
+  ASSERT_NO_FATAL_FAILURE(lose_launcher());
   try {
     launch(options);
     ADD_FAILURE() << "a second job was started in the same folder";

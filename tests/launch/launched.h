@@ -41,7 +41,7 @@ class LaunchTest : public ::testing::Test {
   /// Nothing that a test started stays behind, whatever happened in it.
   ~LaunchTest() override {
     if (launcher_ > 0) kill(launcher_, SIGKILL), waitpid(launcher_, nullptr, 0);
-    for (const pid_t pid : all_processes()) kill(-pid, SIGKILL);
+    for (const pid_t pid : all_processes()) kill(pid, SIGKILL);
   }
 
   const std::filesystem::path& folder() const { return temporary_.path(); }
@@ -61,12 +61,12 @@ class LaunchTest : public ::testing::Test {
   }
   void touch(const std::string& name) const { std::ofstream(file(name)) << ""; }
 
-  /// `home` and `worker`: commands of a shell in the test's folder; `until FILE` waits for a file, `me` is a name for the process
+  /// `home` and `worker`: commands of a shell in the test's folder; `await FILE` waits for a file, `me` is a name for the process
   /// that no other has, `pid.$me` holds its number.
   void script(const std::string& home, const std::string& worker) const {
     program("script", "cd '" + folder().string() +
                           "'\n"
-                          "until() { while [ ! -e \"$1\" ]; do sleep 0.01; done; }\n"
+                          "await() { while [ ! -e \"$1\" ]; do sleep 0.01; done; }\n"
                           "me=$RUBATO_ROLE.$RANK.$RUBATO_INCARNATION\n"
                           "echo $$ > draft.$me && mv draft.$me pid.$me\n"
                           "if [ $RUBATO_ROLE = home ]; then\n:\n" +
@@ -112,6 +112,12 @@ class LaunchTest : public ::testing::Test {
   }
   /// Of a process that said its number.
   pid_t pid_of(const std::string& me) const { return appears("pid." + me) ? std::stoi(text("pid." + me)) : 0; }
+  /// Never a group of processes, whatever the file said.
+  void kill_process(const std::string& me) const {
+    const pid_t pid = pid_of(me);
+    ASSERT_GT(pid, 1) << me;
+    kill(pid, SIGKILL);
+  }
   bool lives(const std::string& me) const { return start_time_of(pid_of(me)).has_value(); }
   ProcessRecord record(std::size_t index) const { return read_job(run()).processes.at(index); }
 
@@ -122,7 +128,8 @@ class LaunchTest : public ::testing::Test {
     std::set<pid_t> all;
     for (const auto& entry : std::filesystem::directory_iterator(folder())) {
       const std::string name = entry.path().filename().string();
-      if (name.starts_with("pid.") && start_time_of(std::stoi(text(name)))) all.insert(std::stoi(text(name)));
+      const pid_t pid = name.starts_with("pid.") ? std::stoi(text(name)) : 0;
+      if (pid > 1 && start_time_of(pid)) all.insert(pid);
     }
     return all;
   }

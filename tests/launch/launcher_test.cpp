@@ -2,8 +2,8 @@
 
 #include <sys/stat.h>
 
-#include "launch/supervisor.h"
 #include "launch/launched.h"
+#include "launch/supervisor.h"
 #include "rubato/transport/credentials.h"
 
 namespace rubato::test {
@@ -57,7 +57,7 @@ TEST_F(Launcher, prints_the_home_alone_when_quiet) {
 }
 
 TEST_F(Launcher, returns_the_homes_exit_code_and_leaves_ended_processes_alone) {
-  script("until ended.0; until ended.1; exit 7", "touch ended.$RANK; exit 3");
+  script("await ended.0; await ended.1; exit 7", "touch ended.$RANK; exit 3");
   EXPECT_EQ(run_to_end(), 7);
   EXPECT_FALSE(exists("pid.worker.0.1"));
   EXPECT_EQ(record(0).exited, Ending{.code = 7});
@@ -65,7 +65,7 @@ TEST_F(Launcher, returns_the_homes_exit_code_and_leaves_ended_processes_alone) {
 }
 
 TEST_F(Launcher, starts_again_what_a_signal_ended) {
-  script("until again", "if [ $RANK = 1 ]; then if [ $RUBATO_INCARNATION = 0 ]; then kill -9 $$; else touch again; fi; fi");
+  script("await again", "if [ $RANK = 1 ]; then if [ $RUBATO_INCARNATION = 0 ]; then kill -9 $$; else touch again; fi; fi");
   EXPECT_EQ(run_to_end(), 0);
   EXPECT_TRUE(exists("pid.worker.1.1"));
   EXPECT_FALSE(exists("pid.worker.0.1"));
@@ -75,18 +75,18 @@ TEST_F(Launcher, starts_again_what_a_signal_ended) {
 }
 
 TEST_F(Launcher, starts_the_home_again) {
-  script("[ $RUBATO_INCARNATION = 2 ] || kill -9 $$; exit 5", "until pid.home.-1.2");
+  script("[ $RUBATO_INCARNATION = 2 ] || kill -9 $$; exit 5", "await pid.home.-1.2");
   EXPECT_EQ(run_to_end(), 5);
 }
 
 TEST_F(Launcher, starts_again_what_asks_for_it) {
-  script("until again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 75; touch again");
+  script("await again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 75; touch again");
   EXPECT_EQ(run_to_end(), 0);
 }
 
 TEST_F(Launcher, gives_up_a_home_that_dies_again_and_again) {
   options.restarts = 1;
-  script("kill -9 $$", "until pid.home.-1.1");
+  script("kill -9 $$", "await pid.home.-1.1");
   EXPECT_EQ(run_to_end(), 3);
   EXPECT_FALSE(exists("pid.home.-1.2"));
   EXPECT_EQ(record(0).exited, Ending{.signal = 9});
@@ -102,10 +102,10 @@ TEST_F(Launcher, tells_the_home_which_workers_are_gone_for_good) {
   EXPECT_EQ(status.st_mode & 0777, 0600u);
 }
 
-constexpr const char* until_told = "trap 'touch told.$me; exit 130' TERM; touch ready.$me; until never";
+constexpr const char* until_told = "trap 'touch told.$me; exit 130' TERM; touch ready.$me; await never";
 
 TEST_F(Launcher, passes_the_first_signal_to_the_home_alone) {
-  script(until_told, std::string("until told.home.-1.0; [ -e term.$RANK ] || touch spared.$RANK"));
+  script(until_told, "await told.home.-1.0; touch spared.$RANK");
   begin();
   ASSERT_TRUE(appears("ready.home.-1.0"));
   ASSERT_GT(pid_of("worker.1.0"), 0);
@@ -115,7 +115,7 @@ TEST_F(Launcher, passes_the_first_signal_to_the_home_alone) {
 }
 
 TEST_F(Launcher, passes_the_second_signal_to_all_and_kills_at_the_third) {
-  script("trap 'touch told.$me' TERM; touch ready.$me; until never", until_told);
+  script("trap 'touch told.$me' TERM; touch ready.$me; await never", until_told);
   begin();
   ASSERT_TRUE(appears("ready.home.-1.0") && appears("ready.worker.0.0") && appears("ready.worker.1.0"));
   signal_launcher(SIGTERM);
@@ -129,20 +129,29 @@ TEST_F(Launcher, passes_the_second_signal_to_all_and_kills_at_the_third) {
   EXPECT_FALSE(exists("pid.home.-1.1")) << "started again although the job was to end";
 }
 
-/// Two processes that ignore the end of the home and SIGTERM.
-JobRecord stubborn_job(const LaunchOptions& options) {
+TEST_F(Launcher, starts_nothing_again_once_the_job_is_to_end) {
+  options.restarts = 1000;
+  script("kill -9 $$", "await never");
+  begin();
+  ASSERT_TRUE(eventually([&] { return text("err").find("started again") != std::string::npos; }));
+  signal_launcher(SIGTERM);
+  EXPECT_EQ(end(), 130);
+}
+
+/// The home and one worker.
+JobRecord small_job(const LaunchOptions& options) {
   JobRecord job{.listen = "127.0.0.1", .port = 1, .command = options.command, .arguments = options.arguments, .folder = "/"};
   job.processes = {{.name = "home", .rank = -1, .host = "localhost"}, {.name = "worker-0", .rank = 0, .host = "localhost"}};
   return job;
 }
 
 TEST_F(Launcher, ends_workers_that_outlive_the_home) {
-  script("until ready.worker.0.0; exit 4", "trap 'touch told' TERM; touch ready.$me; until never");
+  script("await ready.worker.0.0; exit 4", "trap 'touch told' TERM; touch ready.$me; await never");
   std::filesystem::create_directories(run());
   begin([this] {
     using std::chrono::milliseconds;
     const Patience patience{.after_home = milliseconds(50), .after_all_told = milliseconds(200)};
-    Supervisor supervisor(stubborn_job(options), {.run = run(), .patience = patience});
+    Supervisor supervisor(small_job(options), {.run = run(), .patience = patience});
     supervisor.start();
     return supervisor.run();
   });
@@ -196,7 +205,7 @@ TEST_F(Launcher, starts_a_remote_worker_again_when_its_connection_breaks) {
   options.listen = "192.0.2.1";
   options.port = 4000;
   program("reach", "exec sh -c \"$2\"\n");
-  script("until again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 255; touch again");
+  script("await again", "[ $RANK = 0 ] || exit 0; [ $RUBATO_INCARNATION = 1 ] || exit 255; touch again");
   EXPECT_EQ(run_to_end(), 0);
 }
 
