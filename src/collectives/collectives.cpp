@@ -122,7 +122,7 @@ class Collectives::Implementation {
 
   void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation,
             const std::vector<std::int64_t>& members, int replica, int part);
-  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
+  void set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members);
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   void interrupt();
   void clear();
@@ -161,16 +161,17 @@ class Collectives::Implementation {
 void Collectives::Implementation::meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation,
                                        const std::vector<std::int64_t>& members, int replica, int part) {
   const std::lock_guard lock(mutex_);
+  place_ = place;
+  replica_ = replica;
+  part_ = part;
+  if (era == era_ && generation < generation_) return;  // members have changed since this was said
   if (era != era_ || generation != generation_) {
     for (auto& [name, group] : groups_) abandon(std::move(group->connections));
     groups_.clear();
   }
-  place_ = place;
   era_ = era;
   generation_ = generation;
   members_ = members;
-  replica_ = replica;
-  part_ = part;
 }
 
 Collectives::Implementation::Group& Collectives::Implementation::group_of(const std::string& name) {
@@ -270,9 +271,11 @@ std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::
   throw Stopped{};
 }
 
-void Collectives::Implementation::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
+void Collectives::Implementation::set_members(const MeetingPlace& place, std::int64_t generation,
+                                              const std::vector<std::int64_t>& members) {
   const std::lock_guard lock(mutex_);
   if (generation <= generation_) return;
+  place_ = place;
   generation_ = generation;
   members_ = members;
   changed_.notify_all();
@@ -319,8 +322,8 @@ void Collectives::meet(const MeetingPlace& place, std::int64_t era, std::int64_t
                        const std::vector<std::int64_t>& members, int replica, int part) {
   implementation_->meet(place, era, generation, members, replica, part);
 }
-void Collectives::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
-  implementation_->set_members(generation, members);
+void Collectives::set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members) {
+  implementation_->set_members(place, generation, members);
 }
 std::shared_ptr<const Summable> Collectives::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
   return implementation_->all_reduce(group, rank, std::move(part));

@@ -105,7 +105,7 @@ void Mailbox::clear() {
   const std::lock_guard lock(mutex_);
   queue_.clear();
   receiver_.reset();
-  lost_ = received_here_ = false;
+  stopped_ = lost_ = received_here_ = false;
   on_the_way_ = 0;
 }
 

@@ -38,7 +38,7 @@ class FixedHome final : public Home {
 
   std::string policy_;
   bool continues_;
-  std::int64_t segment_ = 0, generation_ = 0;
+  std::int64_t segment_ = 0;
   bool running_ = false;       ///< guarded by mutex_
   bool lost_one_ = false;      ///< guarded by mutex_: the segment cannot be finished
   bool stop_sent_ = false;
@@ -183,14 +183,9 @@ void FixedHome::died(int rank) {
   if (entry.present() && !entry.silent) return;
   entry.segment = -1;
   entry.synced = false;
-  Packed content;
-  content.numbers = {++generation_};
-  std::vector<int> left;
+  std::vector<std::int64_t> left;
   for (int other = 0; other < static_cast<int>(table_.size()); ++other) {
-    if (takes_part(table_[static_cast<std::size_t>(other)])) {
-      left.push_back(other);
-      content.numbers.push_back(other);
-    }
+    if (takes_part(table_[static_cast<std::size_t>(other)])) left.push_back(other);
   }
   if (!continues_ || left.empty()) {
     lost_one_ = true;
@@ -198,7 +193,7 @@ void FixedHome::died(int rank) {
   }
   if (entry.silent) entry.state = WorkerEntry::dead;
   if (store_) {
-    for (const int other : left) order(other, order::members, content);
+    order_members(left);
   } else {
     runtime_->deliver(rank, job_.coupling().requests(), -1, Coupling::farewell(replica_of(rank)));
   }

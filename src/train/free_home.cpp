@@ -72,12 +72,12 @@ class FreeHome final : public Home {
   bool started_ = false;
   bool anything_done_ = false;  ///< a worker that comes now does not begin with the model's weights
   std::int64_t floor_ = 0;      ///< step that workers begin at, at least
-  std::int64_t generation_ = 0;
   Clock::time_point last_news_ = Clock::now();
   std::jthread conductor_;
 };
 
 std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
+  job_.open(begin, end);  // what the answer is has to be found anew
   if (!started_) start(begin);
   std::unique_lock lock(mutex_);
   bool stopping = false;
@@ -187,7 +187,7 @@ bool FreeHome::begin_worker(int rank) {
   if (later) begin.start = BeginOrder::join;
   if (later && !has_centre_) {
     for (const WorkerEntry& donor : table_) {
-      if (donor.state == WorkerEntry::running && !donor.silent && donor.weights) begin.state = *donor.weights;
+      if (donor.state == WorkerEntry::running && !donor.silent && donor.weights && donor.weights_at > entry.began) begin.state = *donor.weights;
     }
     begin.start = begin.state.tensors.empty() ? BeginOrder::as_it_is : BeginOrder::weights;
     if (begin.state.tensors.empty()) {
@@ -209,7 +209,6 @@ bool FreeHome::begin_worker(int rank) {
     std::sort(begin.members.begin(), begin.members.end());
   }
   anything_done_ = anything_done_ || entry.greeting.incarnation > 0;
-  entry.began = Clock::now();
   order(rank, order::begin, begin.pack());
   return true;
 }
@@ -226,16 +225,7 @@ std::vector<std::int64_t> FreeHome::members() const {
 
 void FreeHome::membership_changed() {
   last_news_ = Clock::now();
-  if (!store_) return;
-  Packed content;
-  content.numbers = {++generation_};
-  for (const std::int64_t member : members()) content.numbers.push_back(member);
-  for (std::size_t i = 1; i < content.numbers.size(); ++i) {
-    order(static_cast<int>(content.numbers[i]), order::members, content);
-  }
-  for (WorkerEntry& entry : table_) {
-    if (entry.state == WorkerEntry::running) entry.weights.reset();
-  }
+  order_members(members());
 }
 
 /// Of the slowest worker that is at work.

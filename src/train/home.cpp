@@ -52,7 +52,8 @@ void add(StalenessCount& sum, const StalenessCount& more) {
 }  // namespace
 
 Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
-    : plan_(plan), job_(job), meter_(meter), note_(std::move(note)), table_(static_cast<std::size_t>(plan.processes->world)) {
+    : plan_(plan), job_(job), meter_(meter), note_(std::move(note)), table_(static_cast<std::size_t>(plan.processes->world)),
+      generation_(std::int64_t{plan.processes->incarnation} << 32) {
   unpack_to(plan.stage.device);
   RuntimeOptions roles = plan_.roles;
   roles.processors = 0;  // the centre must not wait for a turn
@@ -83,6 +84,15 @@ void Home::close() {
 
 void Home::order(int rank, const char* what, Packed content, std::int64_t serial) {
   post_->send(rank, {.kind = FrameKind::order, .about = what, .serial = serial, .content = std::move(content)});
+}
+
+void Home::order_members(const std::vector<std::int64_t>& members) {
+  if (!store_) return;
+  Packed content;
+  content.texts = {plan_.processes->address};
+  content.numbers = {store_->port(), ++generation_};
+  content.numbers.insert(content.numbers.end(), members.begin(), members.end());
+  for (const std::int64_t member : members) order(static_cast<int>(member), order::members, content);
 }
 
 void Home::order_all(const char* what, const Packed& content, std::int64_t serial) {
@@ -278,6 +288,8 @@ void Home::relay(int peer, Frame& frame) {
 void Home::report_came(int peer, Frame& frame) {
   const std::lock_guard lock(mutex_);
   WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
+  const bool outdated = frame.serial < era();
+  if (outdated && (frame.about == report::finished || frame.about == report::aborted)) return;
   if (frame.about == report::finished) {
     entry.finish = FinishedReport::unpack(frame.content);
     entry.step = entry.finish.position;
@@ -297,6 +309,7 @@ void Home::report_came(int peer, Frame& frame) {
     if (!failure_) failure_ = failure_of(frame.content);
   } else if (frame.about == report::weights) {
     entry.weights = std::move(frame.content);
+    entry.weights_at = WorkerEntry::Clock::now();
     entry.step = std::max(entry.step, frame.serial);
   } else if (frame.about == report::held) {
     Unpacker unpacker(frame.content);

@@ -61,6 +61,8 @@ class Home : public Execution, public ProcessLink {
   virtual void reported(int /*rank*/) {}
 
   void order(int rank, const char* what, Packed content, std::int64_t serial = 0);
+  /// Tells `members` of a sum that these are the ones; nothing where no sums are.
+  void order_members(const std::vector<std::int64_t>& members);
   void order_all(const char* what, const Packed& content, std::int64_t serial = 0);
   /// Waits until `condition` holds under the lock, looking again from time to time; throws what a worker or the centre has failed with.
   template <class Condition>
@@ -88,6 +90,7 @@ class Home : public Execution, public ProcessLink {
   WorkerTable table_;
   std::exception_ptr failure_;
   std::int64_t deaths_ = 0, joins_ = 0;
+  std::int64_t generation_;  ///< of members of sums; later homes of the job have higher ones
   std::string rebuilt_from_;
   std::vector<StalenessCount> staleness_of_the_dead_;  ///< per block
   /// Of all workers, with the lock held.

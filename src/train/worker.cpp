@@ -139,6 +139,7 @@ int Worker::Implementation::run() {
   for (;;) {
     Order order = next_order();
     if (order.what == order::begin) {
+      set_era(order.serial);
       execute(BeginOrder::unpack(order.content));
     } else if (order.what == order::abort) {
       begin_era(order.serial);
@@ -280,7 +281,7 @@ void Worker::Implementation::report_finished() {
     finished.segment = segment_;
     content = last_report_ = finished.pack();
   }
-  report(report::finished, std::move(content));
+  report(report::finished, std::move(content), era());
 }
 
 void Worker::Implementation::report(const char* about, Packed content, std::int64_t serial) {
@@ -318,8 +319,9 @@ void Worker::Implementation::order_came(Frame frame) {
     return post_->know(rank, unpacker.text());
   }
   if (what == order::members) {
+    const MeetingPlace place{unpacker.text(), static_cast<int>(unpacker.number())};
     const auto& numbers = frame.content.numbers;
-    return collectives_.set_members(unpacker.number(), {numbers.begin() + 1, numbers.end()});
+    return collectives_.set_members(place, unpacker.number(), {numbers.begin() + 2, numbers.end()});
   }
   if (what == order::asked) return answer_sum(unpacker);
   if (what == order::sum) return sum_came(unpacker);
@@ -401,7 +403,7 @@ void Worker::Implementation::welcomed(const Greeting& home) {
   for (const std::string& channel : own_channels()) {
     post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
   }
-  if (!finished.numbers.empty()) report(report::finished, std::move(finished));
+  if (!finished.numbers.empty()) report(report::finished, std::move(finished), era());
 }
 
 void Worker::Implementation::turned_away(const std::string& reason) {

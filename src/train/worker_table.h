@@ -28,7 +28,7 @@ struct WorkerEntry {
   WorkerBeat beat;
   FinishedReport finish;
   std::optional<Packed> weights;
-  Clock::time_point heard = Clock::now(), died, began = Clock::now();
+  Clock::time_point heard = Clock::now(), died, began = Clock::now(), weights_at;
   std::int64_t samples_at = 0;  ///< for the rate
   double rate = 0;
   Clock::time_point rate_at = Clock::now();

@@ -50,8 +50,8 @@ class Collectives {
   /// are forgotten; all members name the same.
   void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
             int replica, int part);
-  /// Those still alive.
-  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
+  /// Those still alive, and where they meet.
+  void set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members);
   /// Blocks. Throws Stopped after `interrupt`.
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   /// Everybody who waits is to stop.
