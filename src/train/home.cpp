@@ -166,6 +166,8 @@ std::string Home::admit(const Greeting& greeting) {
   if (!same && entry.greeting.incarnation > greeting.incarnation) return "this worker has been started again since";
   if (!same && entry.present()) mark_dead(greeting.rank);
   const WorkerDetails details = WorkerDetails::unpack(greeting.details);
+  say_where(greeting.rank);
+  if (same && entry.present()) return "";  // a hello that was on its way twice
   if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
   if (!same) {
     entry.synced = entry.held = false;
@@ -179,14 +181,18 @@ std::string Home::admit(const Greeting& greeting) {
   entry.step = std::max(entry.step, details.step);
   // A worker that has finished says so next.
   entry.state = details.phase == WorkerPhase::idle ? WorkerEntry::idle : WorkerEntry::running;
-  for (const std::string& channel : own_channels()) {
-    Packed where;
-    where.numbers = {home_rank};
-    post_->send(greeting.rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
-  }
   came(greeting.rank);
   changed_.notify_all();
   return "";
+}
+
+/// The channels that are received here.
+void Home::say_where(int rank) {
+  Packed where;
+  where.numbers = {home_rank};
+  for (const std::string& channel : own_channels()) {
+    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+  }
 }
 
 void Home::mark_dead(int rank) {

@@ -104,6 +104,7 @@ class Home : public Execution, public ProcessLink {
   JobStatus status(const std::string& state) const;
   WorkerStatus status_of(int rank) const;
   void begin_status();
+  void say_where(int rank);
 
   std::map<std::string, int> places_;  ///< of channels that workers receive; guarded by mutex_
   std::optional<double> train_loss_, test_accuracy_;
