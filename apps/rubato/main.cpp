@@ -13,6 +13,7 @@ Examples:
   rubato train --model resnet8 --schedule ddg --stages 2 --epochs 8
   rubato train --schedule pd-asgd --forward-threads 1 --backward-threads 2
   rubato train --resume runs/20260101-120000-ddg-resnet8
+  rubato launch -n 2 -- train --model resnet8 --coupling eamsgd
   rubato simulate --platform uniform:4 --schedule ddg --stages 4 --steps 100
   rubato train --schedule hogwild --record --run-dir runs/a && rubato replay runs/a
   rubato simulate --from runs/a --workers 8

@@ -135,10 +135,18 @@ void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
   }
 }
 
+/// A job of whole replicas goes on with as many as there are workers now.
+void resume_with(TrainOptions& options, int world) {
+  if (options.resume.empty() || options.coupling == "none" || options.replicas == world) return;
+  if (options.replicas * options.stages == world && find_schedule(options.schedule).uses_cuts) return;
+  options.replicas = world;
+}
+
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {
   std::optional<HomeBeside> home;
   if (place.rank == 0 && place.starter != "rubato") home.emplace();
   const ProcessChoice choice = choice_of(place);
+  resume_with(options, choice.world);
   if (!choice.is_home()) return work(make_plan(options, {}, choice));
   resume_after_death(options, choice);
   const int code = run(make_plan(options, {}, choice));

@@ -22,7 +22,7 @@ class FixedHome final : public Home {
   std::string digest() const override { return job_.digest(); }
 
  protected:
-  void came(int) override {}
+  void came(int rank) override;
   void died(int rank) override;
   void reported(int) override {}
 
@@ -168,6 +168,15 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
     entry.held = false;
     order(rank, order::begin, mine.pack(), era());
   }
+}
+
+/// A worker that was taken for dead and speaks again gives up what it was at, and takes part in the next segment.
+void FixedHome::came(int rank) {
+  WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+  if (entry.state != WorkerEntry::dead) return;
+  entry.state = WorkerEntry::running;
+  entry.era = era();
+  order(rank, order::abort, {}, era());
 }
 
 /// With the lock held. The others finish without it, or the segment is lost.

@@ -60,6 +60,8 @@ class FreeHome final : public Home {
   void rebuild_centre();
   void conduct(const std::stop_token& stop);
   bool begin_worker(int rank);
+  Packed kept_weights(int rank) const;
+  void look_for_the_dead();
   void membership_changed();
   std::vector<std::int64_t> members() const;
   std::int64_t progress() const;
@@ -72,7 +74,7 @@ class FreeHome final : public Home {
   bool started_ = false;
   bool anything_done_ = false;  ///< a worker that comes now does not begin with the model's weights
   std::int64_t floor_ = 0;      ///< step that workers begin at, at least
-  Clock::time_point last_news_ = Clock::now();
+  Clock::time_point last_news_ = Clock::now(), last_look_;
   std::jthread conductor_;
 };
 
@@ -98,7 +100,7 @@ std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
 void FreeHome::start(std::int64_t begin) {
   started_ = true;
   floor_ = begin;
-  anything_done_ = begin > 0;
+  anything_done_ = begin > 0 || !plan_.options.init_from.empty();
   open();
   if (plan_.processes->incarnation > 0) rebuild_centre();
   if (has_centre_) start_centre();
@@ -173,7 +175,18 @@ void FreeHome::conduct(const std::stop_token& stop) {
         membership_changed();
       }
     }
+    look_for_the_dead();
     changed_.wait_for(lock, 100ms);
+  }
+}
+
+/// Silence may be a long one; but those whose end the launcher has seen are dead.
+void FreeHome::look_for_the_dead() {
+  if (Clock::now() - last_look_ < 1s) return;
+  last_look_ = Clock::now();
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+    if (entry.silent && entry.present() && will_not_come(rank)) mark_dead(rank);
   }
 }
 
@@ -189,7 +202,7 @@ bool FreeHome::begin_worker(int rank) {
     for (const WorkerEntry& donor : table_) {
       if (donor.state == WorkerEntry::running && !donor.silent && donor.weights && donor.weights_at > entry.began) begin.state = *donor.weights;
     }
-    begin.start = begin.state.tensors.empty() ? BeginOrder::as_it_is : BeginOrder::weights;
+    begin.start = BeginOrder::weights;
     if (begin.state.tensors.empty()) {
       bool asked = false;
       for (int other = 0; other < static_cast<int>(table_.size()); ++other) {
@@ -199,6 +212,7 @@ bool FreeHome::begin_worker(int rank) {
         asked = true;
       }
       if (asked) return false;
+      begin.state = kept_weights(rank);
     }
   }
   if (store_) {
@@ -211,6 +225,15 @@ bool FreeHome::begin_worker(int rank) {
   anything_done_ = anything_done_ || entry.greeting.incarnation > 0;
   order(rank, order::begin, begin.pack());
   return true;
+}
+
+/// What the home keeps of a replica: from the checkpoint, where nobody is there to ask.
+Packed FreeHome::kept_weights(int rank) const {
+  std::vector<TensorSetPtr> sets;
+  for (int block = 0; block < job_.store(rank).block_count(); ++block) sets.push_back(job_.store(rank).result(block).parameters);
+  Packed packed;
+  pack(packed, sets);
+  return packed;
 }
 
 /// Those who average together.

@@ -264,8 +264,13 @@ void Job::save(torch::serialize::OutputArchive& archive) const {
 
 void Job::load(torch::serialize::InputArchive& archive) {
   for (int i = 0; i < replicas(); ++i) {
-    torch::serialize::InputArchive part;
-    if (is_here(i) && archive.try_read(fmt::format("replica{}", i), part)) load_replica(part, i, false);
+    if (!is_here(i)) continue;
+    torch::serialize::InputArchive part, first;
+    if (archive.try_read(fmt::format("replica{}", i), part)) {
+      load_replica(part, i, false);
+    } else if (archive.try_read("replica0", first)) {
+      load_replica(first, i, false);
+    }
   }
   torch::serialize::InputArchive coupling;
   archive.read("coupling", coupling);

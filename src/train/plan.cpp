@@ -146,6 +146,7 @@ std::vector<int> choose_cuts(const Plan& plan) {
   if (o.stages == 1) return {};
   if (o.cuts != "auto") return parse_cuts(o.cuts, o.stages);
   if (plan.runtime.simulated) return balanced_cuts(plan.costs, o.stages);
+  if (plan.processes) return balanced_cuts(counted_costs(plan), o.stages);  // the same in each, which measured ones are not
   const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), 3);
   return balanced_cuts(profile.costs(), o.stages);
 }

@@ -120,7 +120,9 @@ void Trainer::open_folder() {
       if (listener_ != nullptr) listener_->note("passed over a damaged checkpoint: " + reason);
     }
     if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
-    progress_ = progress_at_start_ = found->progress;
+    progress_ = found->progress;
+    progress_.step = step_with(options.replicas, from_toml(read_file(found->folder / "config.toml"), "config.toml"));
+    progress_at_start_ = progress_;
   } else {
     folder_ = options.run_dir.empty() ? new_run_folder(options) : fs::path(options.run_dir);
     if (fs::exists(folder_ / "config.toml")) {
@@ -138,6 +140,12 @@ void Trainer::open_folder() {
   metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.step);
   events_ = std::make_unique<EventFile>(folder_);
   if (options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
+}
+
+/// Where a run that was saved goes on when it has another number of replicas: as many samples have been taken.
+std::int64_t Trainer::step_with(int replicas, const TrainOptions& saved) const {
+  if (saved.replicas == replicas || saved.replicas < 1) return progress_.step;
+  return progress_.step * saved.replicas / replicas;
 }
 
 std::string Trainer::saved_config() const {

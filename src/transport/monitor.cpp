@@ -13,6 +13,7 @@ Monitor::Monitor(zmq::context_t& context, zmq::socket_t& socket) : socket_(socke
   const std::string address = "inproc://monitor-" + std::to_string(reinterpret_cast<std::uintptr_t>(this));
   zmq_socket_monitor(socket.handle(), address.c_str(), failures);
   events_.set(zmq::sockopt::linger, 0);
+  events_.set(zmq::sockopt::rcvhwm, 0);  // ZeroMQ's own thread would wait for room
   events_.connect(address);
 }
 

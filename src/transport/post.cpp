@@ -1,5 +1,4 @@
-#include "rubato/transport/post.h"
-
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -9,27 +8,24 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <random>
 #include <thread>
 #include <zmq.hpp>
 
 #include "rubato/core/error.h"
-#include "transport/guard.h"
-#include "transport/monitor.h"
-#include "transport/peers.h"
-#include "transport/sockets.h"
-
-// Thread rules
-//  * All sockets, `dealers_` and `peers_` belong to the post's thread. Others hand frames over through `outbox_` and wake it.
-//  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
+#include "transport/post_implementation.h"
 
 namespace rubato {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr std::size_t most_banned_logs = 1000;  // kinds of reasons that are kept apart
 
-std::string identity_text(const Greeting& me) {
-  return std::to_string(me.rank) + "." + std::to_string(me.incarnation) + "." + std::to_string(me.pid);
+/// Nobody can guess it: whoever connects under the name of another takes over its connection.
+std::string new_identity() {
+  std::random_device random;
+  std::string name;
+  for (int i = 0; i < 4; ++i) name += fmt::format("{:08x}", random());
+  return name;
 }
 
 }  // namespace
@@ -39,71 +35,6 @@ std::int64_t Refusals::count() const {
   for (const auto& [reason, times] : reasons) all += times;
   return all;
 }
-
-class Post::Implementation {
- public:
-  Implementation(PostOptions options, PostListener& listener);
-  ~Implementation();
-  void start() {
-    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
-  }
-  void send(int peer, Frame frame);
-  void know(int peer, const std::string& endpoint);
-  void ban(int peer, const std::string& reason);
-  void flush(double seconds);
-  const std::string& endpoint() const { return options_.me.endpoint; }
-  Traffic traffic() const;
-  Refusals refusals() const;
-
- private:
-  struct Letter {
-    int peer;
-    Parts parts;
-    Clock::time_point due;
-  };
-  struct Request {
-    int peer;
-    std::string endpoint, ban;
-  };
-
-  bool is_home() const { return options_.home.empty(); }
-  void configure(zmq::socket_t& socket) const;
-  void run(const std::stop_token& stop);
-  void wait();
-  void work_off();
-  void post(Letter letter);
-  zmq::socket_t& dealer(int peer, const std::string& endpoint);
-  void say_hello(zmq::socket_t& socket);
-  void receive_strangers();
-  void receive_known(int peer, zmq::socket_t& socket);
-  void from_router(Parts parts);
-  void answer(const std::string& identity, Frame frame);
-  void hello(const std::string& identity, const Frame& frame);
-  void from_peer(int peer, Frame frame, zmq::socket_t* came_by);
-  void beat();
-  void refuse(const std::string& reason, const std::string& detail);
-  void wake() const;
-
-  PostOptions options_;
-  PostListener& listener_;
-  zmq::context_t context_;
-  std::unique_ptr<Guard> guard_;
-  zmq::socket_t router_;
-  std::unique_ptr<Monitor> monitor_;
-  std::map<int, zmq::socket_t> dealers_;
-  std::map<int, std::string> endpoints_;
-  Peers peers_;
-  Clock::time_point next_beat_ = Clock::now();
-  int wake_fd_;
-
-  mutable std::mutex mutex_;
-  std::condition_variable emptied_;
-  std::deque<Letter> outbox_;
-  std::deque<Request> requests_;
-  Traffic traffic_;
-  Refusals refusals_;
-  std::jthread thread_;
-};
 
 Post::Implementation::Implementation(PostOptions options, PostListener& listener)
     : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
@@ -262,7 +193,7 @@ void Post::Implementation::post(Letter letter) {
 zmq::socket_t& Post::Implementation::dealer(int peer, const std::string& endpoint) {
   zmq::socket_t socket(context_, zmq::socket_type::dealer);
   configure(socket);
-  socket.set(zmq::sockopt::routing_id, identity_text(options_.me));
+  socket.set(zmq::sockopt::routing_id, new_identity());
   socket.set(zmq::sockopt::reconnect_ivl, 50);
   socket.set(zmq::sockopt::reconnect_ivl_max, 500);
   if (options_.reconnect) socket.set(zmq::sockopt::connect_timeout, 1500);

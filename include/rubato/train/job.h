@@ -79,7 +79,7 @@ class Job final : public Restorable {
   static std::string digest_of(const std::vector<std::string>& replicas);
 
   void save(torch::serialize::OutputArchive& archive) const override;
-  /// Replicas that the archive does not hold stay as they are.
+  /// Replicas that the archive does not hold begin as its first one is.
   void load(torch::serialize::InputArchive& archive) override;
 
   // Parts of a job that is spread over processes.

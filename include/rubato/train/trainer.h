@@ -60,6 +60,7 @@ class Trainer {
  private:
   void open_folder();
   std::string saved_config() const;
+  std::int64_t step_with(int replicas, const TrainOptions& saved) const;
   void resume();
   std::unique_ptr<Execution> make_execution();
   void run_segment(std::int64_t end);

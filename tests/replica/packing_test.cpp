@@ -1,0 +1,80 @@
+#include "rubato/replica/packing.h"
+
+#include <gtest/gtest.h>
+
+namespace rubato {
+namespace {
+
+torch::Tensor through(const torch::Tensor& tensor) {
+  Packed packed;
+  pack(packed, tensor);
+  Unpacker unpacker(packed);
+  return unpack_tensor(unpacker);
+}
+
+TEST(Packing, tensors_come_out_as_they_went_in) {
+  for (const torch::Tensor& tensor :
+       {torch::randn({3, 4}), torch::arange(7), torch::empty({0, 5}), torch::tensor(2.5), torch::ones({2}, torch::kBool)}) {
+    const torch::Tensor back = through(tensor);
+    EXPECT_EQ(back.scalar_type(), tensor.scalar_type());
+    EXPECT_TRUE(torch::equal(back, tensor));
+  }
+  EXPECT_FALSE(through({}).defined());
+}
+
+TEST(Packing, contiguous_tensors_are_not_copied) {
+  const torch::Tensor tensor = torch::randn({64, 64});
+  EXPECT_EQ(through(tensor).data_ptr(), tensor.data_ptr());
+}
+
+TEST(Packing, what_is_not_contiguous_keeps_its_values) {
+  const torch::Tensor tensor = torch::randn({6, 8}).t();
+  EXPECT_TRUE(torch::equal(through(tensor), tensor));
+}
+
+TEST(Packing, images_keep_their_memory_format) {
+  const torch::Tensor image = torch::randn({2, 3, 4, 5}).contiguous(torch::MemoryFormat::ChannelsLast);
+  const torch::Tensor back = through(image);
+  EXPECT_TRUE(torch::equal(back, image));
+  EXPECT_EQ(back.strides(), image.strides());
+}
+
+TEST(Packing, sets_keep_version_and_clock) {
+  auto set = std::make_shared<TensorSet>(TensorSet{{torch::ones({2}), torch::zeros({3})}, 7, 5});
+  Packed packed;
+  pack(packed, std::vector<TensorSetPtr>{set, set});
+  Unpacker unpacker(packed);
+  const std::vector<TensorSetPtr> back = unpack_sets(unpacker);
+  ASSERT_EQ(back.size(), 2u);
+  EXPECT_EQ(back[1]->version, 7);
+  EXPECT_EQ(back[1]->clock, 5);
+  EXPECT_TRUE(torch::equal(back[1]->tensors[1], set->tensors[1]));
+}
+
+TEST(Packing, anything_else_is_refused) {
+  Packed packed;
+  pack(packed, std::vector<torch::Tensor>{torch::ones({2})});
+  packed.numbers.front() = 9;  // says that nine tensors follow
+  Unpacker more(packed);
+  EXPECT_THROW(unpack_tensors(more), PackError);
+  packed.numbers.front() = -1;
+  Unpacker negative(packed);
+  EXPECT_THROW(unpack_tensors(negative), PackError);
+  const Packed empty;
+  Unpacker nothing(empty);
+  EXPECT_THROW(unpack_set(nothing), PackError);
+  Unpacker no_bytes(packed);
+  EXPECT_THROW(unpack_bytes(no_bytes), PackError);
+}
+
+TEST(Packing, shapes_and_types_are_compared) {
+  const std::vector<torch::Tensor> like = {torch::ones({2, 3}), torch::ones({4})};
+  EXPECT_TRUE(same_shapes({torch::zeros({2, 3}), torch::zeros({4})}, like));
+  EXPECT_TRUE(same_shapes({torch::zeros({2, 3}), {}}, like));
+  EXPECT_FALSE(same_shapes({torch::zeros({3, 2}), torch::zeros({4})}, like));
+  EXPECT_FALSE(same_shapes({torch::zeros({2, 3})}, like));
+  EXPECT_FALSE(same_shapes({torch::zeros({2, 3}), torch::zeros({4}, torch::kInt64)}, like));
+}
+
+}  // namespace
+}  // namespace rubato
