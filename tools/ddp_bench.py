@@ -3,8 +3,8 @@
 
 usage: tools/ddp_bench.py RUBATO [STEPS] [ROUNDS] [--batch-size 128]
 
-ResNet-8, SGD with momentum, one thread and one core for each process, Gloo on this machine. DDP runs in Python on batches that lie
-in memory already and does its first steps unmeasured; rubato reads Fashion-MNIST, and all of its steps count. Rounds are
+ResNet-8, SGD with momentum, one thread and one core for each process, Gloo on this machine. DDP runs in Python on batches that
+lie in memory already and does its first steps unmeasured; rubato reads Fashion-MNIST, and all of its steps count. Rounds are
 interleaved. Must hold, for the medians of the ratios in samples per second: all-reduce of two processes / DDP of two processes
 >= 1, async-easgd of two processes with period 10 / serial in one process >= 1.88.
 """
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from rubato_job import Failures, read_json
+from rubato_job import Failures, kill_all, leave_on_sigterm, read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNMEASURED = 5  # steps of DDP
@@ -46,9 +46,12 @@ def run_rubato(options, run, method, failures):
     """Samples per second of the whole job."""
     processes, flags = RUNS[method]
     start = [options.rubato, "launch", "-n", str(processes), "--quiet", "--"] if processes > 1 else [options.rubato]
-    command = [*start, "train", *FLAGS, *flags, "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--run-dir",
-               str(run), "--quiet"]
-    done = subprocess.run(command, timeout=options.limit, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    command = [*start, "train", *FLAGS, *flags, "--batch-size", str(options.batch_size), "--steps", str(options.steps),
+               "--run-dir", str(run), "--quiet"]
+    try:
+        done = subprocess.run(command, timeout=options.limit, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    finally:
+        kill_all(run)  # those whose launcher was killed because they take too long
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     summary = read_json(run / "summary.json")
@@ -72,8 +75,8 @@ def free_port():
 
 def run_ddp(options):
     """Samples per second of two processes, each of which is this script again."""
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo",
-              "OMP_NUM_THREADS": "1"}
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
+              "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     children = [
         subprocess.Popen([options.python, __file__, "--ddp", str(options.steps), str(options.batch_size)], stdout=subprocess.PIPE,
                          text=True, env={**common, "RANK": str(rank)}) for rank in (0, 1)
@@ -121,6 +124,7 @@ def main():
     options, failures = arguments(), Failures()
     if options.steps <= UNMEASURED:
         sys.exit(f"STEPS must be above {UNMEASURED}")
+    leave_on_sigterm()
     rates = {name: [] for name in ("allreduce", "ddp", "serial", "async-easgd")}
     print("samples/s   " + "".join(f"{name:>13}" for name in rates) + f"{'allreduce/ddp':>16}{'easgd/serial':>14}")
     with tempfile.TemporaryDirectory(prefix="rubato-ddp-") as folder:

@@ -16,11 +16,10 @@ import pathlib
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-from rubato_job import Failures, read_json, tail_of
+from rubato_job import Failures, leave_on_sigterm, read_json, tail_of
 
 ADDRESS = "10.77.0.1"
 METHODS = {"async-easgd": ["--coupling", "async-easgd", "--period", "10"], "allreduce": ["--coupling", "allreduce"]}
@@ -49,7 +48,8 @@ class Network:
 
     def __init__(self, rate_mbit):
         name = f"rb{os.getpid()}"
-        self.spaces, self.ends, self.rate_mbit, self.limited = [name + "a", name + "b"], [name[-12:] + "va", name[-12:] + "vb"], rate_mbit, False
+        self.spaces, self.ends = [name + "a", name + "b"], [name[-12:] + "va", name[-12:] + "vb"]
+        self.rate_mbit, self.limited = rate_mbit, False
 
     def __enter__(self):
         try:
@@ -77,10 +77,9 @@ class Network:
         if wanted == self.limited:
             return
         self.limited = wanted
+        limit = ["tbf", "rate", f"{self.rate_mbit}mbit", "burst", "64kb", "latency", "50ms"] if wanted else []
         for space, end in zip(self.spaces, self.ends):
-            limit = ["rate", f"{self.rate_mbit}mbit", "burst", "64kb", "latency", "50ms"] if wanted else []
-            subprocess.run(["tc", "-n", space, "qdisc", "add" if wanted else "del", "dev", end, "root", *(["tbf"] if wanted else []),
-                            *limit], check=True)
+            subprocess.run(["tc", "-n", space, "qdisc", "add" if wanted else "del", "dev", end, "root", *limit], check=True)
 
     def bytes_sent(self):
         """By each end so far."""
@@ -158,14 +157,17 @@ def bench(options, network, folder, failures):
             value = measure(options, network, folder, method, limited, round_number, failures)
             if value:
                 values.append(value)
-                print(f"round {round_number + 1}: {method:12} {'limited' if limited else 'free':8} {value[0]:9.0f} samples/s", flush=True)
+                state = "limited" if limited else "free"
+                print(f"round {round_number + 1}: {method:12} {state:8} {value[0]:9.0f} samples/s", flush=True)
     if all(results.values()):
         report(options, results, failures)
 
 
 def report(options, results, failures):
-    print(f"\n{options.model}, 2 workers, batches of {options.batch_size}, {options.steps} steps, medians of {options.rounds} round(s)")
-    print(f"{'':12} {'free link':>10} {f'{options.rate_mbit} Mb/s':>10} {'kept':>7} {'bytes/step':>11} {'link allows':>12}   samples/s")
+    print(f"\n{options.model}, 2 workers, batches of {options.batch_size}, {options.steps} steps, "
+          f"medians of {options.rounds} round(s)")
+    print(f"{'':12} {'free link':>10} {f'{options.rate_mbit} Mb/s':>10} {'kept':>7} {'bytes/step':>11} "
+          f"{'link allows':>12}   samples/s")
     for method in METHODS:
         free, limited = (statistics.median(rate for rate, _ in results[method, state]) for state in (False, True))
         step_bytes = statistics.median(count for _, count in results[method, True])
@@ -186,6 +188,9 @@ def cut(options, network, folder, failures):
     steps = options.cut_steps or cut_steps(options, folder)
     with Processes(options, network, folder, "cut", [*METHODS["async-easgd"], "--steps", str(steps)]) as job:
         job.wait(120, lambda: len(job.workers("step")) == 2 and min(job.workers("step")) > 0)
+        if job.status()["state"] != "running":
+            failures.check(False, "link cut: the job does not begin, or has ended already: --cut-steps")
+            return
         time.sleep(3)
         before = job.workers("step")
         network.set(1, "down")
@@ -199,17 +204,21 @@ def cut(options, network, folder, failures):
         seconds, after = time.monotonic() - healed, job.workers("step")
         in_time = job.check_end(failures, "link cut", options.limit)
         end = job.status()
-        print(f"\nlink cut for {options.cut:g} s, async-easgd, {steps} steps")
-        for rank in (0, 1):
-            now, last = during["workers"][rank], end["workers"][rank]
-            print(f"  worker {rank}: step {before[rank]} before, {now['step']} known at the end of the cut ({now['state']}), {after[rank]} "
-                  f"known {seconds:.1f} s after it, {last['step']} at the end; exchanges {last['exchanges']}, skipped "
-                  f"{last['exchanges_skipped']}, longest wait {last['longest_wait_seconds']:.2f} s")
+        report_cut(options, steps, before, during, after, seconds, end)
         failures.check(back, "link cut: worker 1 is not heard again")
         failures.check(during["workers"][0]["step"] > before[0], "link cut: worker 0 stood still")
         check_went_on(options, before, after, seconds, failures)
         if in_time:
             failures.check(end["state"] == "done" and end["deaths"] == 0, f"link cut: {end['state']}, {end['deaths']} deaths")
+
+
+def report_cut(options, steps, before, during, after, seconds, end):
+    print(f"\nlink cut for {options.cut:g} s, async-easgd, {steps} steps")
+    for rank in (0, 1):
+        then, last = during["workers"][rank], end["workers"][rank]
+        print(f"  worker {rank}: step {before[rank]} before, {then['step']} known at the end of the cut ({then['state']}), "
+              f"{after[rank]} known {seconds:.1f} s after it, {last['step']} at the end; exchanges {last['exchanges']}, skipped "
+              f"{last['exchanges_skipped']}, longest wait {last['longest_wait_seconds']:.2f} s")
 
 
 def check_went_on(options, before, after, seconds, failures):
@@ -245,7 +254,7 @@ def main():
     if not is_possible():
         print("not possible here: needs root, `ip`, `tc` and network namespaces")
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the namespaces go too
+    leave_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="rubato-network-") as temporary, Network(options.rate_mbit) as network:
         folder = pathlib.Path(temporary)
         bench(options, network, folder, failures)

@@ -30,6 +30,25 @@ def tail_of(file, lines=15):
     return "\n".join(pathlib.Path(file).read_text(errors="replace").splitlines()[-lines:])
 
 
+def processes_of(run):
+    """The process of each name that runs now, of a job that `rubato launch` started."""
+    job = read_json(pathlib.Path(run) / "job.json") or {"processes": []}
+    return {each["name"]: each["pid"] for each in job["processes"] if is_running(each["pid"], each["start_time"])}
+
+
+def kill_all(run):
+    for pid in processes_of(run).values():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def leave_on_sigterm():
+    """Through every `with` block, which then ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 class Failures:
     """What did not hold; a script exits with 1 if anything is in it."""
 
@@ -42,7 +61,7 @@ class Failures:
             print(f"FAILED: {sentence}", flush=True)
 
     def leave(self):
-        print(f"\n{len(self.sentences)} of what must hold does not" if self.sentences else "\nall that must hold does")
+        print(f"\n{len(self.sentences)} of what must hold does not" if self.sentences else "\neverything that must hold does")
         sys.exit(1 if self.sentences else 0)
 
 
@@ -57,8 +76,9 @@ class Job:
 
     def start(self, words):
         with open(self.log, "ab") as log:
-            self.launcher = subprocess.Popen([self.rubato, "launch", "--restarts", self.restarts, *words], stdin=subprocess.DEVNULL,
-                                             stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self.launcher = subprocess.Popen([self.rubato, "launch", "--restarts", self.restarts, *words],
+                                             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                             start_new_session=True)
 
     def attach(self):
         self.start(["--attach", str(self.run)])
@@ -70,8 +90,7 @@ class Job:
         if self.launcher.poll() is None:
             self.launcher.kill()
             self.launcher.wait()
-        for pid in self.processes().values():
-            os.kill(pid, signal.SIGKILL)
+        kill_all(self.run)
 
     def status(self):
         return read_json(self.run / "status.json") or {"state": "waiting", "workers": [], "time": 0}
@@ -80,9 +99,7 @@ class Job:
         return read_json(self.run / "summary.json") or {}
 
     def processes(self):
-        """The process of each name that runs now."""
-        job = read_json(self.run / "job.json") or {"processes": []}
-        return {each["name"]: each["pid"] for each in job["processes"] if is_running(each["pid"], each["start_time"])}
+        return processes_of(self.run)
 
     def is_training(self):
         """Whether every worker has begun."""
@@ -110,5 +127,5 @@ class Job:
         code = self.launcher.poll() if in_time else None
         failures.check(in_time and code == 0, f"{name}: " + (f"exit {code}" if in_time else "does not end"))
         if code != 0:
-            print(self.status_text() + tail_of(self.log) if self.log.exists() else self.status_text(), flush=True)
+            print(f"{self.status_text()}\n{tail_of(self.log)}", flush=True)
         return code == 0

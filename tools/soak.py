@@ -20,7 +20,7 @@ import signal
 import tempfile
 import time
 
-from rubato_job import Failures, Job, read_json
+from rubato_job import Failures, Job, leave_on_sigterm, read_json
 
 FLAGS = ["--model", "mlp", "--lr", "0.05", "--evaluate-every", "-1", "--checkpoint-every", "500"]
 PAUSE = (0.5, 2.0)  # seconds from kill to kill
@@ -69,10 +69,12 @@ class Observed:
         self.workers, self.homes, self.joining, self.since = {}, {}, {}, {}
         self.next, self.moved, self.standstill = 0, time.monotonic(), 0
 
+    def see_now_and_then(self, status):
+        if time.monotonic() >= self.next:
+            self.next = time.monotonic() + 0.5
+            self.see(status)
+
     def see(self, status):
-        if time.monotonic() < self.next:
-            return
-        self.next = time.monotonic() + 0.5
         if "home" in status:
             self.homes[status["home"]["pid"]] = status
         for worker in status["workers"]:
@@ -158,12 +160,11 @@ def soak(options, coupling, failures):
         killer = Killer(job, options.kills, options.seed)
 
         def each():
-            observed.see(job.status())
+            observed.see_now_and_then(job.status())
             killer.tick()
 
         in_time = job.wait(options.limit, each, until=observed.hangs) and job.ended()
         ended = job.check_end(failures, f"{coupling} with kills", in_time)
-        observed.next = 0
         observed.see(job.status())
         report(coupling, epochs, reference, job, observed, killer, time.monotonic() - begin)
         check(options, coupling, reference, job, observed, killer, ended, failures)
@@ -181,7 +182,7 @@ def report(coupling, epochs, reference, job, observed, killer, seconds):
         "seconds, undisturbed": f"{reference['seconds']:.1f}",
         "seconds, killed (with start)": f"{seconds:.1f}",
         "accuracy, undisturbed": f"{reference['test_accuracy']:.2f} %",
-        "accuracy, killed": f"{summary.get('test_accuracy', float('nan')):.2f} %",
+        "accuracy, killed": f"{summary['test_accuracy']:.2f} %" if "test_accuracy" in summary else "none",
         "longest wait of a worker at work": f"{working:.2f} s",
         "longest wait of a worker to be let in": f"{joining:.2f} s",
         "longest time at one step, as the status saw": f"{observed.standstill:.1f} s",
@@ -234,7 +235,7 @@ def stop(options, coupling, failures):
     with job_of(options, coupling, "stopped", epochs) as job:
         if not job.wait(120, until=job.is_training) or job.ended():
             return failures.check(False, f"{coupling}: does not begin, or has ended already")
-        job.wait(warm)
+        job.wait(warm)  # the first seconds are not as fast
         job.wait(min(seconds, 15), lambda: before.see(job.status()))
         pid = job.processes().get(f"worker-{stopped}")
         if pid is None:
@@ -258,7 +259,8 @@ def report_stop(coupling, stopped, before, during, at_stop, job, failures, ended
     rows = {
         "samples/s of the others, before": f"{before.rate():.0f}",
         "samples/s of the others, during": f"{during.rate():.0f}  (ratio {ratio:.3f})",
-        "the stopped one, during": f"{then.get('state')}, not heard for {then.get('silent_seconds', 0):.1f} s, step {then.get('step')}",
+        "the stopped one, during": f"{then.get('state')}, not heard for {then.get('silent_seconds', 0):.1f} s, "
+                                   f"step {then.get('step')}",
         "the stopped one, at the end": f"{now.get('state')}, step {now.get('step')}",
         "its staleness, mean and most": f"{now.get('staleness_mean')}, {now.get('staleness_max')}",
         "accuracy": f"{job.summary().get('test_accuracy')} %",
@@ -274,6 +276,7 @@ def report_stop(coupling, stopped, before, during, at_stop, job, failures, ended
 
 def main():
     options, failures = arguments(), Failures()
+    leave_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="rubato-soak-") as temporary:
         options.folder = options.folder or pathlib.Path(temporary)
         options.folder.mkdir(parents=True, exist_ok=True)

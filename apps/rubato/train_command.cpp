@@ -19,6 +19,12 @@
 namespace rubato::app {
 namespace {
 
+/// Whoever reads may be gone: a job goes on without its launcher.
+void say(std::FILE* stream, const std::string& text) {
+  std::fputs(text.c_str(), stream);
+  std::fflush(stream);
+}
+
 std::atomic<Trainer*> running{nullptr};
 
 /// First SIGINT or SIGTERM: end soon, with a checkpoint. Second: at once.
@@ -48,13 +54,13 @@ class Printer final : public TrainListener {
   explicit Printer(bool epochs) : epochs_(epochs) {}
   void note(const std::string& sentence) override {
     ProgressLine::clear();
-    fmt::print(stderr, "rubato: {}\n", sentence);
+    say(stderr, fmt::format("rubato: {}\n", sentence));
   }
   void tested(double epochs, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    fmt::print("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n", epochs,
-               train_loss, test.loss, test.accuracy, rate);
+    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n",
+                            epochs, train_loss, test.loss, test.accuracy, rate));
     std::fflush(stdout);
   }
 
@@ -64,21 +70,23 @@ class Printer final : public TrainListener {
 
 void print_start(const Trainer& trainer) {
   const Plan& plan = trainer.plan();
-  fmt::print(
-      "rubato {}: {} on {}, schedule {}{}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
-      plan.options.model, plan.options.data, plan.options.schedule,
-      plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
-      plan.options.coupling == "none" ? ""
-                                      : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
-      plan.total_steps * plan.options.replicas, plan.options.batch_size);
-  fmt::print("run folder: {}\n", trainer.folder().string());
-  if (trainer.first_step() > 0) fmt::print("continuing after batch {}\n", trainer.first_step());
+  say(stdout,
+      fmt::format(
+          "rubato {}: {} on {}, schedule {}{}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
+          plan.options.model, plan.options.data, plan.options.schedule,
+          plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
+          plan.options.coupling == "none"
+              ? ""
+              : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
+          plan.total_steps * plan.options.replicas, plan.options.batch_size));
+  say(stdout, fmt::format("run folder: {}\n", trainer.folder().string()));
+  if (trainer.first_step() > 0) say(stdout, fmt::format("continuing after batch {}\n", trainer.first_step()));
   std::fflush(stdout);
 }
 
 void print_what_if(const WhatIf& what_if) {
-  fmt::print("recorded: {} steps in {:.3f} s; simulated unchanged: {:.3f} s, an error of {:+.1f}%\n", what_if.recorded_steps,
-             what_if.recorded_seconds, what_if.predicted_seconds, 100 * what_if.error());
+  say(stdout, fmt::format("recorded: {} steps in {:.3f} s; simulated unchanged: {:.3f} s, an error of {:+.1f}%\n",
+                          what_if.recorded_steps, what_if.recorded_seconds, what_if.predicted_seconds, 100 * what_if.error()));
 }
 
 int run(Plan plan) {
@@ -92,10 +100,11 @@ int run(Plan plan) {
     const ProgressLine line(trainer, talk);
     trainer.run();
   }
-  if (json) fmt::print("{}", trainer.summary());
+  if (json) say(stdout, fmt::format("{}", trainer.summary()));
   if (talk) {
-    if (trainer.plan().runtime.simulated) fmt::print("virtual time: {:.6g} s\n", trainer.virtual_seconds());
-    fmt::print("{}: {}\n", trainer.stopped() ? "interrupted; continue with --resume" : "done", trainer.folder().string());
+    if (trainer.plan().runtime.simulated) say(stdout, fmt::format("virtual time: {:.6g} s\n", trainer.virtual_seconds()));
+    say(stdout,
+        fmt::format("{}: {}\n", trainer.stopped() ? "interrupted; continue with --resume" : "done", trainer.folder().string()));
   }
   return static_cast<int>(trainer.stopped() ? ExitCode::interrupted : ExitCode::ok);
 }
@@ -116,7 +125,7 @@ void on_worker_signal(int) {
 }
 
 int work(Plan plan) {
-  Worker worker(std::move(plan), [](const std::string& sentence) { fmt::print(stderr, "rubato: {}\n", sentence); });
+  Worker worker(std::move(plan), [](const std::string& sentence) { say(stderr, fmt::format("rubato: {}\n", sentence)); });
   working = &worker;
   std::signal(SIGINT, on_worker_signal);
   std::signal(SIGTERM, on_worker_signal);
@@ -174,11 +183,10 @@ int simulate(const CLI::App& command, const Arguments& arguments) {
 
 void add_train(CLI::App& app, Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("train", "train on the threads of this process, or as one of several (see `rubato launch`); writes a run folder");
+  CLI::App* command = app.add_subcommand(
+      "train", "train on the threads of this process, or as one of several (see `rubato launch`); writes a run folder");
   add_option_flags(*command, arguments->flags, arguments->config_file);
-  command->callback([=, &chosen] {
-    chosen = [=] { return train(*command, *arguments); };
-  });
+  command->callback([=, &chosen] { chosen = [=] { return train(*command, *arguments); }; });
 }
 
 void add_simulate(CLI::App& app, Chosen& chosen) {

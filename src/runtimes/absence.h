@@ -23,7 +23,9 @@ class AwayWatch {
     const std::lock_guard lock(mutex_);
     if (away_) return true;
     const Clock::time_point now = Clock::now();
-    return ever_ && now - changed_ < std::chrono::minutes(1) && now - begin > std::chrono::duration<double>(patience_);
+    const std::chrono::duration<double> waited = now - begin;
+    if (waited.count() > 20 * patience_) return true;  // whatever has become of the answer
+    return ever_ && now - changed_ < std::chrono::minutes(1) && waited.count() > patience_;
   }
 
  private:

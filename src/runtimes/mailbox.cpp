@@ -95,6 +95,15 @@ void Mailbox::lost(int peer) {
   room_.notify_all();
 }
 
+void Mailbox::expect(int peer) {
+  const std::lock_guard lock(mutex_);
+  if (receiver_ != peer) return;
+  receiver_.reset();
+  lost_ = false;
+  on_the_way_ = 0;
+  room_.notify_all();
+}
+
 void Mailbox::taken() {
   const std::lock_guard lock(mutex_);
   if (on_the_way_ > 0) --on_the_way_;

@@ -37,6 +37,7 @@ class Mailbox {
   void deliver(std::unique_ptr<PackedMessage> message);
   void located(int peer);
   void lost(int peer);
+  void expect(int peer);
   void taken();
   void clear();
   /// Whether nobody in this process has received from it before.

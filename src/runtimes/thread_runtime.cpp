@@ -44,6 +44,7 @@ class ThreadRuntime final : public ProcessRuntime {
   void located(const std::string& channel, int peer) override { mailbox(channel).located(peer); }
   void taken(const std::string& channel) override { mailbox(channel).taken(); }
   void lost(int peer) override;
+  void expect(int peer) override;
   void set_away(bool away) override { away_.set_away(away); }
   void interrupt() override { fail(std::make_exception_ptr(Stopped{})); }
   void clear() override;
@@ -202,6 +203,11 @@ void ThreadRuntime::deliver(int peer, const std::string& channel, std::int64_t b
 void ThreadRuntime::lost(int peer) {
   const std::lock_guard lock(mutex_);
   for (auto& [name, mailbox] : mailboxes_) mailbox->lost(peer);
+}
+
+void ThreadRuntime::expect(int peer) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [name, mailbox] : mailboxes_) mailbox->expect(peer);
 }
 
 void ThreadRuntime::clear() {

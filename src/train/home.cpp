@@ -146,12 +146,13 @@ std::string Home::admit(const Greeting& greeting) {
   const bool same = entry.greeting.pid == greeting.pid && entry.greeting.host == greeting.host &&
                     entry.greeting.incarnation == greeting.incarnation;
   if (!same && entry.greeting.incarnation > greeting.incarnation) return "this worker has been started again since";
-  if (!same && entry.present()) mark_dead(greeting.rank);
   const WorkerDetails details = WorkerDetails::unpack(greeting.details);
+  if (!same && entry.present()) mark_dead(greeting.rank);
   say_where(greeting.rank);
   if (same && entry.present()) return "";  // a hello that was on its way twice
   if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
   if (!same) {
+    runtime_->expect(greeting.rank);
     entry.synced = entry.held = false;
     entry.beat = {};
     entry.began = WorkerEntry::Clock::now();

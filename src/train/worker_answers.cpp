@@ -111,10 +111,11 @@ void Worker::Implementation::send_weights() {
 
 /// A home that has been started again learns from the hello what this worker is doing; it will say where its channels are.
 void Worker::Implementation::welcomed(const Greeting& home) {
-  bool is_new = false;
+  bool is_new = false, had_one = false;
   Packed finished;
   {
     const std::lock_guard lock(mutex_);
+    had_one = home_.has_value();
     is_new = !home_ || home_->incarnation != home.incarnation || home_->pid != home.pid;
     if (is_new && home_) note_(fmt::format("the home has been started again (process {})", home.pid));
     home_ = home;
@@ -124,6 +125,10 @@ void Worker::Implementation::welcomed(const Greeting& home) {
     changed_.notify_all();
   }
   if (!is_new) return;
+  if (had_one && free_) {  // it may have been away for so short a time that nobody noticed; what it was asked is lost
+    runtime_->lost(home_rank);
+    runtime_->set_away(true);
+  }
   for (const std::string& channel : own_channels()) {
     post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
   }

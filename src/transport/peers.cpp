@@ -1,6 +1,11 @@
 #include "transport/peers.h"
 
 namespace rubato {
+namespace {
+
+constexpr std::size_t most_banned = 10000;
+
+}  // namespace
 
 Packed pack_greeting(const Greeting& greeting) {
   Packed packed = greeting.details;
@@ -40,10 +45,15 @@ void Peers::admit(const std::string& identity, int rank) {
   peers_[rank] = {identity, Clock::now()};
 }
 
+void Peers::ban(const std::string& identity) {
+  if (banned_.size() >= most_banned) banned_.clear();  // connections cost whoever makes them more than forgetting costs us
+  banned_.insert(identity);
+}
+
 void Peers::ban(int rank) {
   const auto found = peers_.find(rank);
   if (found == peers_.end()) return;
-  banned_.insert(found->second.identity);
+  ban(found->second.identity);
   ranks_.erase(found->second.identity);
   peers_.erase(found);
 }

@@ -27,7 +27,7 @@ class Peers {
 
   void admit(const std::string& identity, int rank);
   void ban(int rank);
-  void ban(const std::string& identity) { banned_.insert(identity); }
+  void ban(const std::string& identity);
   /// Returns whether it had been silent.
   bool heard(int rank);
   /// Those who have been silent for `seconds` since the last look that told of them.

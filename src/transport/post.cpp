@@ -18,7 +18,10 @@
 namespace rubato {
 namespace {
 
-constexpr std::size_t most_banned_logs = 1000;  // kinds of reasons that are kept apart
+constexpr std::size_t most_reasons = 1000;  // that are kept apart
+constexpr int most_in_a_turn = 256;         // frames, before it is somebody else's turn
+constexpr int most_waiting = 1000;          // messages; then senders wait
+constexpr std::size_t for_encryption = 64;  // bytes that CURVE adds to a part
 
 /// Nobody can guess it: whoever connects under the name of another takes over its connection.
 std::string new_identity() {
@@ -67,9 +70,9 @@ Post::Implementation::~Implementation() {
 void Post::Implementation::configure(zmq::socket_t& socket) const {
   socket.set(zmq::sockopt::linger, 0);
   socket.set(zmq::sockopt::sndhwm, 0);
-  socket.set(zmq::sockopt::rcvhwm, 0);
+  socket.set(zmq::sockopt::rcvhwm, most_waiting);
   socket.set(zmq::sockopt::maxmsgsize,
-             static_cast<std::int64_t>(std::max(options_.limits.tensor_bytes, options_.limits.head_bytes)));
+             static_cast<std::int64_t>(std::max(options_.limits.tensor_bytes, options_.limits.head_bytes) + for_encryption));
   if (!options_.reconnect) return;
   socket.set(zmq::sockopt::heartbeat_ivl, 1000);
   socket.set(zmq::sockopt::heartbeat_timeout, 4000);
@@ -120,7 +123,8 @@ Refusals Post::Implementation::refusals() const {
 
 void Post::Implementation::refuse(const std::string& reason, const std::string& detail) {
   const std::lock_guard lock(mutex_);
-  if (refusals_.reasons.size() < most_banned_logs || refusals_.reasons.contains(reason)) ++refusals_.reasons[reason];
+  const bool apart = refusals_.reasons.size() < most_reasons || refusals_.reasons.contains(reason);
+  ++refusals_.reasons[apart ? reason : "others"];
   refusals_.last = reason + " (" + detail + ")";
 }
 
@@ -211,7 +215,9 @@ void Post::Implementation::say_hello(zmq::socket_t& socket) {
 
 void Post::Implementation::receive_strangers() {
   bool cut = false;
-  while (auto parts = receive_parts(router_, options_.limits.tensors + 2, cut)) {
+  for (int i = 0; i < most_in_a_turn; ++i) {
+    auto parts = receive_parts(router_, options_.limits.tensors + 2, cut);
+    if (!parts) return;
     if (cut) {
       refuse("too many parts", "a frame");
     } else {

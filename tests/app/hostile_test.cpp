@@ -120,9 +120,9 @@ class Hostile : public ::testing::Test {
 
   fs::path run(const std::string& name) const { return folder.path() / name; }
   std::vector<std::string> flags(const std::string& name, int steps) const {
-    return small_run(
-        data, run(name),
-        {"--schedule", "ddg", "--stages", "2", "--steps", std::to_string(steps), "--evaluate-every", "-1", "--seed", "3"});
+    return small_run(data, run(name),
+                     {"--schedule", "ddg", "--stages", "2", "--cuts", "1", "--steps", std::to_string(steps), "--evaluate-every",
+                      "-1", "--seed", "3"});
   }
   /// The same training as `flags` says, in processes; returns how many connections were made meanwhile.
   int attacked(const std::string& name, int steps, Outcome& outcome) const {

@@ -42,6 +42,8 @@ class ProcessRuntime : public Runtime {
   virtual void taken(const std::string& channel) = 0;
   /// `peer` is gone, or cannot be reached: what is sent to it from now on is dropped, until it is `located` again.
   virtual void lost(int peer) = 0;
+  /// A new process has taken the place of `peer`: what is sent to it waits until its channels are `located`.
+  virtual void expect(int peer) = 0;
   /// Whether those who can go on without their peer (`ChannelSpec::may_be_lost`) have to.
   virtual void set_away(bool away) = 0;
   /// Ends the segment: every role gets Stopped. `run` then returns.

@@ -1,0 +1,158 @@
+// Processes of a job that die, are stopped, come back.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "app/background.h"
+#include "app/command.h"
+#include "rubato/core/random.h"
+#include "support/temporary_directory.h"
+
+namespace rubato::test {
+namespace {
+
+using namespace std::chrono_literals;
+using Words = std::vector<std::string>;
+
+class Deaths : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    data = folder.path() / "data";
+    std::filesystem::create_directory(data);
+    write_small_mnist(data);
+  }
+  std::filesystem::path run() const { return folder.path() / "run"; }
+  Words train(const Words& more) const { return small_run(data, run(), more); }
+  Words launch(int workers, const Words& more) const {
+    Words words = {"launch", "-n", std::to_string(workers), "--restarts", "1000", "--"};
+    const Words command = train(more);
+    words.insert(words.end(), command.begin(), command.end());
+    return words;
+  }
+  std::string log() const { return content_of(folder.path() / "log"); }
+  nlohmann::json status() const { return json_of(run() / "status.json"); }
+  nlohmann::json worker(int rank) const {
+    const nlohmann::json now = status();
+    return now.is_object() && now["workers"].size() > static_cast<std::size_t>(rank)
+               ? now["workers"][static_cast<std::size_t>(rank)]
+               : nlohmann::json::object();
+  }
+  bool all_have_passed(int workers, std::int64_t step) const {
+    for (int rank = 0; rank < workers; ++rank) {
+      if (worker(rank).value("step", std::int64_t{0}) < step) return false;
+    }
+    return true;
+  }
+  std::string summary(const std::string& key) const { return json_value(content_of(run() / "summary.json"), key); }
+
+  TemporaryDirectory folder;
+  std::filesystem::path data;
+};
+
+/// The short form of the soak: ten kills of workers, home and launcher.
+TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
+  const Words flags = {"--coupling", "async-easgd", "--steps", "30000", "--evaluate-every", "-1", "--checkpoint-every", "2000"};
+  auto launcher = std::make_unique<Background>(launch(3, flags), folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(3, 1); })) << log();
+  RandomStream random(7, RandomUse::test);
+  double longest = 0;
+  int kills = 0;
+  const Words attach = {"launch", "--restarts", "1000", "--attach", run().string()};
+  const auto kill_one = [&](int rank) {
+    if (rank == -2) {
+      launcher->end(SIGKILL);
+      launcher = std::make_unique<Background>(attach, folder.path() / "log");
+    } else if (const pid_t pid = process_of(run(), rank); pid > 0) {
+      kill(pid, SIGKILL);
+    } else {
+      return;
+    }
+    ++kills;
+  };
+  for (const int rank : {-1, 0, -2, 2, 1, -1, -2, 0, 1, 2}) {  // everybody at least once
+    std::this_thread::sleep_for(std::chrono::milliseconds(300 + random.below(700)));
+    for (int other = 0; other < 3; ++other) longest = std::max(longest, worker(other).value("longest_wait_seconds", 0.0));
+    kill_one(rank);
+  }
+  EXPECT_GE(kills, 8);
+  const auto code = launcher->wait(100s);
+  ASSERT_TRUE(code) << "it hangs\n" << log();
+  EXPECT_EQ(*code, 0) << log();
+  EXPECT_EQ(summary("status"), "done");
+  EXPECT_EQ(summary("steps"), "30000");
+  EXPECT_GT(std::stod(summary("test_accuracy")), 60);
+  EXPECT_LT(longest, 2.0);
+}
+
+TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
+  const Words flags = {"--schedule",       "ddg", "--stages",           "2",  "--cuts", "2", "--steps", "6000",
+                       "--evaluate-every", "-1",  "--checkpoint-every", "500"};
+  {
+    Background launcher(launch(2, flags), folder.path() / "log");
+    ASSERT_TRUE(eventually([&] { return worker(0).value("step", 0) > 600; })) << log();
+    kill(process_of(run(), 1), SIGKILL);
+    EXPECT_EQ(launcher.wait(100s), 0) << log();
+  }
+  const std::string after_death = summary("weights_digest");
+  EXPECT_THAT(log(), ::testing::HasSubstr("a worker is gone"));
+  std::filesystem::rename(run(), folder.path() / "before");
+  EXPECT_EQ(rubato_command(train(flags)).exit_code, 0);
+  EXPECT_EQ(summary("weights_digest"), after_death);
+}
+
+TEST_F(Deaths, survivors_of_a_sum_go_on_without_the_dead_and_it_joins_again) {
+  Background launcher(
+      launch(3, {"--coupling", "allreduce", "--steps", "1500", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
+      folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
+  kill(process_of(run(), 1), SIGKILL);
+  EXPECT_EQ(launcher.wait(100s), 0) << log();
+  EXPECT_EQ(summary("steps"), "1500");
+  EXPECT_EQ(status()["workers"][1]["incarnation"], 1);
+  EXPECT_EQ(status()["workers"][1]["state"], "finished");
+}
+
+TEST_F(Deaths, the_policy_stop_ends_the_job_with_a_sentence) {
+  Background launcher(
+      launch(2, {"--coupling", "allreduce", "--steps", "100000", "--evaluate-every", "-1", "--when-worker-dies", "stop"}),
+      folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
+  kill(process_of(run(), 1), SIGKILL);
+  EXPECT_EQ(launcher.wait(100s), 3) << log();
+  EXPECT_THAT(log(), ::testing::HasSubstr("worker 1 has died"));
+}
+
+TEST_F(Deaths, a_stopped_worker_holds_nobody_up_and_comes_back) {
+  Background launcher(launch(2, {"--coupling", "async-easgd", "--steps", "20000", "--evaluate-every", "-1"}),
+                      folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
+  const pid_t stopped = process_of(run(), 1);
+  kill(stopped, SIGSTOP);
+  EXPECT_TRUE(eventually([&] { return worker(1).value("state", "") == "silent"; }));
+  EXPECT_TRUE(eventually([&] { return worker(0).value("step", 0) >= 10000; })) << "worker 0 waits for the stopped one";
+  EXPECT_LT(worker(1).value("step", 0), 10000);
+  kill(stopped, SIGCONT);
+  EXPECT_EQ(launcher.wait(100s), 0) << log();
+  EXPECT_EQ(status()["workers"][1]["state"], "finished");
+  EXPECT_EQ(status()["workers"][1]["incarnation"], 0);
+}
+
+TEST_F(Deaths, a_signal_ends_the_job_with_a_checkpoint_and_another_number_of_workers_goes_on) {
+  const Words flags = {"--coupling", "async-easgd", "--steps", "100000", "--evaluate-every", "-1"};
+  {
+    Background launcher(launch(2, flags), folder.path() / "log");
+    ASSERT_TRUE(eventually([&] { return all_have_passed(2, 50); })) << log();
+    launcher.end(SIGTERM);
+    EXPECT_EQ(launcher.wait(60s), 130) << log();
+  }
+  EXPECT_EQ(summary("status"), "interrupted");
+  const std::int64_t step = std::stoll(summary("steps"));
+  EXPECT_GE(step, 50);
+  const Outcome more = rubato_command(
+      {"launch", "-n", "3", "--", "train", "--resume", run().string(), "--steps", std::to_string(step + 100), "--quiet"});
+  EXPECT_EQ(more.exit_code, 0) << more.err;
+  EXPECT_EQ(summary("replicas"), "3");
+  EXPECT_EQ(summary("steps"), std::to_string(step + 100));
+}
+
+}  // namespace
+}  // namespace rubato::test
