@@ -149,8 +149,11 @@ void Supervisor::start_again(std::size_t index) {
 
 void Supervisor::on_end(Supervised& process, Ending ending) {
   const std::string& name = process.record().name;
-  // Of a home that was not our child the run folder knows how it ended.
-  if (process.home() && ending == Ending{}) ending.code = exit_code_of_run(options_.run, process.record().started);
+  // Of processes that were not our children the run folder knows how they ended, if the job did.
+  if (ending == Ending{}) {
+    const auto code = exit_code_of_run(options_.run, processes_.front().record().started);
+    ending.code = code && !process.home() ? 0 : code;
+  }
   const bool wanted = process.asks_for_restart(ending) && signals_seen_ == 0 && !result_;
   if (wanted && process.restarts_left() > 0) {
     process.schedule(ending);
