@@ -102,7 +102,9 @@ double with_bare_zeromq(std::size_t bytes) {
   });
   std::vector<char> weights(bytes);
   const auto exchange = [&] {
-    zmq::message_t content(weights.data(), bytes, [](void*, void*) {}, nullptr), back;
+    zmq::message_t content(
+        weights.data(), bytes, [](void*, void*) {}, nullptr),
+        back;
     dealer.send(content, zmq::send_flags::none);
     return dealer.recv(back).has_value();
   };

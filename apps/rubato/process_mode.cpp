@@ -86,8 +86,9 @@ Credentials credentials_of(const ProcessPlace& place) {
   if (place.keys == "-") return from_standard_input();
   if (!place.keys.empty()) return read_credentials(place.keys);
   if (is_loopback(place.address)) return shared_on_this_machine(place);
-  throw UsageError("processes on several machines need the job's key file: make one with `rubato keys FILE`, copy it to each "
-                   "machine, readable by you alone, and set RUBATO_KEYS to it");
+  throw UsageError(
+      "processes on several machines need the job's key file: make one with `rubato keys FILE`, copy it to each "
+      "machine, readable by you alone, and set RUBATO_KEYS to it");
 }
 
 pid_t start_home(int incarnation) {

@@ -149,6 +149,7 @@ void resume_with(TrainOptions& options, int world) {
   if (options.resume.empty() || options.coupling == "none" || options.replicas == world) return;
   if (options.replicas * options.stages == world && find_schedule(options.schedule).uses_cuts) return;
   options.replicas = world;
+  if (options.beta) options.moving_rate.reset();  // the two say the same of another number of replicas
 }
 
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {

@@ -19,7 +19,8 @@
 
 // Thread rules
 //  * `mutex_` guards the members and the table of groups. It is never held while c10d works.
-//  * A sum counts as finished only if the generation is still the one it began in, which is looked at under `mutex_`: so what this
+//  * A sum counts as finished only if the generation is still the one it began in, which is looked at under `mutex_`: so what
+//  this
 //    member has once called unfinished stays so.
 //  * Sums of one group follow each other, except those with numbers, which take turns among `slots` groups of connections.
 
@@ -120,8 +121,8 @@ class Collectives::Implementation {
  public:
   explicit Implementation(std::string address) : address_(std::move(address)) {}
 
-  void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation,
-            const std::vector<std::int64_t>& members, int replica, int part);
+  void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
+            int replica, int part);
   void set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members);
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   void interrupt();
@@ -136,8 +137,8 @@ class Collectives::Implementation {
     std::int64_t generation = -1;  ///< of the connections
     std::int64_t finished = 0;     ///< sums
     std::shared_ptr<const TensorSum> last;
-    int lacking = 0;                             ///< members that have not finished what is asked for
-    std::shared_ptr<const Summable> given;       ///< by one that has
+    int lacking = 0;                        ///< members that have not finished what is asked for
+    std::shared_ptr<const Summable> given;  ///< by one that has
     std::optional<SumQuestion> asked;
   };
 
@@ -218,7 +219,8 @@ bool Collectives::Implementation::sum_up(const Pg& connections, torch::Tensor& f
   }
 }
 
-std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const GroupSpec& spec, int, std::unique_ptr<Summable> part) {
+std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const GroupSpec& spec, int,
+                                                                        std::unique_ptr<Summable> part) {
   const auto& mine = dynamic_cast<const TensorSum&>(*part);
   const std::string name = spec.number < 0 ? spec.name : spec.name + "/" + std::to_string(spec.number % slots);
   std::unique_lock lock(mutex_);
@@ -259,9 +261,8 @@ std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::
     if (ask_) ask_(question);
     lock.lock();
     const auto others = [&] { return static_cast<int>(members_.size()) - 1; };
-    changed_.wait(lock, [&] {
-      return interrupted_ || generation_ != question.generation || group.given || group.lacking >= others();
-    });
+    changed_.wait(lock,
+                  [&] { return interrupted_ || generation_ != question.generation || group.given || group.lacking >= others(); });
     if (interrupted_ || generation_ != question.generation) continue;
     group.asked.reset();
     if (!group.given) return nullptr;

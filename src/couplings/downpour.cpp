@@ -92,7 +92,7 @@ class DownpourTie final : public Tie {
     do {
       pull = receive_unless_lost(me, pulls);
     } while (pull && pull->step != step);  // what a centre that was away has found late
-    if (!pull) return;  // what was pushed is lost with the centre, or in what it is made again from
+    if (!pull) return;                     // what was pushed is lost with the centre, or in what it is made again from
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
       mutex_.alone(me, [&] { take_in(block, pushed[local], pull->centre.at(local)); });

@@ -65,7 +65,10 @@ Channel<Force> forces(const std::string& prefix, BlockRange blocks) {
 class ElasticTie final : public Tie {
  public:
   ElasticTie(int replica, const CouplingOptions& options, const Channel<Visit>& visits)
-      : replica_(replica), prefix_(options.prefixes.at(replica)), period_(options.period), concurrent_steps_(options.concurrent_steps),
+      : replica_(replica),
+        prefix_(options.prefixes.at(replica)),
+        period_(options.period),
+        concurrent_steps_(options.concurrent_steps),
         visits_(visits) {}
 
   void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,

@@ -101,8 +101,8 @@ void leave_centre(Context& me, const Channel<R>& requests, int replica) {
   send(me, requests, std::move(farewell));
 }
 
-/// The loop of a centre: answers requests until every replica has left, from each process that has a part of it. `left(replica)`: it
-/// has, which may be in the middle of a step that others wait to finish.
+/// The loop of a centre: answers requests until every replica has left, from each process that has a part of it. `left(replica)`:
+/// it has, which may be in the middle of a step that others wait to finish.
 template <class R, class Serve, class Left>
 void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
                           Serve&& serve, Left&& left) {
@@ -152,8 +152,7 @@ StoreOptions centre_store(const CouplingParts& parts, const std::string& averagi
 /// The mean of several stores' weights, kept in a store of its own; statistics are those of the first.
 class MeanStore {
  public:
-  explicit MeanStore(const CouplingParts& parts)
-      : stores_(parts.stores), mean_(parts.model, centre_store(parts, "none", 0)) {}
+  explicit MeanStore(const CouplingParts& parts) : stores_(parts.stores), mean_(parts.model, centre_store(parts, "none", 0)) {}
   WeightStore& refreshed();
 
  private:

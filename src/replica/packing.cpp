@@ -38,10 +38,10 @@ torch::Tensor unpack_tensor(Unpacker& unpacker) {
   const bool channels_last = unpacker.count(1) == 1;
   const auto type = static_cast<torch::ScalarType>(tensor.type);
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.content.data);
-  torch::Tensor flat = address % torch::elementSize(type) == 0
-                           ? torch::from_blob(
-                                 const_cast<void*>(tensor.content.data), tensor.sizes, [owner = tensor.content.owner](void*) {}, type)
-                           : torch::empty(tensor.sizes, type);
+  torch::Tensor flat = address % torch::elementSize(type) == 0 ? torch::from_blob(
+                                                                     const_cast<void*>(tensor.content.data), tensor.sizes,
+                                                                     [owner = tensor.content.owner](void*) {}, type)
+                                                               : torch::empty(tensor.sizes, type);
   if (flat.data_ptr() != tensor.content.data) std::memcpy(flat.data_ptr(), tensor.content.data, tensor.content.bytes);
   if (channels_last) {
     if (flat.dim() != 4) throw PackError("a tensor is no image");

@@ -120,9 +120,11 @@ class ThreadContext final : public RoleContext {
     const double begin = now();
     processor_.release();
     await_turn(event);
-    runtime_.mailbox(channel.name).put(
-        std::move(message), channel.capacity, [&](const char* what, auto may_go_on) { return waits_for(what, channel, std::move(may_go_on)); },
-        [&](FunctionRef<void()> action) { in_order(event, action); });
+    runtime_.mailbox(channel.name)
+        .put(
+            std::move(message), channel.capacity,
+            [&](const char* what, auto may_go_on) { return waits_for(what, channel, std::move(may_go_on)); },
+            [&](FunctionRef<void()> action) { in_order(event, action); });
     report(event, begin, now());
   }
   std::unique_ptr<Message> receive(const ChannelSpec& channel) override {

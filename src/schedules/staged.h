@@ -95,7 +95,7 @@ class StagedSchedule final : public Schedule {
   void load(torch::serialize::InputArchive& archive) override {
     for (std::size_t k = 0; k < stages_.size(); ++k) {
       torch::serialize::InputArchive part;
-      if (archive.try_read("stage" + std::to_string(k), part)) stages_[k]->load(part);
+      if (is_here(k) && archive.try_read("stage" + std::to_string(k), part)) stages_[k]->load(part);
     }
   }
 

@@ -39,8 +39,9 @@ class FixedHome final : public Home {
   std::string policy_;
   bool continues_;
   std::int64_t segment_ = 0;
-  bool running_ = false;       ///< guarded by mutex_
-  bool lost_one_ = false;      ///< guarded by mutex_: the segment cannot be finished
+  bool running_ = false;      ///< guarded by mutex_
+  bool lost_one_ = false;     ///< guarded by mutex_: the segment cannot be finished
+  bool place_empty_ = false;  ///< guarded by mutex_: a stage has died between segments
   bool stop_sent_ = false;
   std::int64_t position_ = 0;
 };
@@ -51,8 +52,9 @@ FixedHome::FixedHome(const Plan& plan, Job& job, StepMeter& meter, std::function
   const bool can_continue = whole_replicas && plan.options.coupling != "admm" && plan.options.coupling != "mdownpour";
   if (policy_ == "auto") policy_ = can_continue ? "continue" : "wait";
   if (policy_ == "continue" && !can_continue) {
-    throw UsageError("--when-worker-dies continue needs whole replicas that a mean ties: here the others cannot go on without one; "
-                     "use wait or stop");
+    throw UsageError(
+        "--when-worker-dies continue needs whole replicas that a mean ties: here the others cannot go on without one; "
+        "use wait or stop");
   }
   continues_ = policy_ == "continue";
   // What an earlier home of this job has ordered is of an earlier era.
@@ -75,6 +77,10 @@ bool FixedHome::try_run(std::int64_t begin, std::int64_t end) {
     position_ = begin;
     return true;
   }
+  if (std::exchange(place_empty_, false)) {
+    abort(lock);
+    return false;
+  }
   ++segment_;
   lost_one_ = stop_sent_ = false;
   running_ = true;
@@ -85,7 +91,8 @@ bool FixedHome::try_run(std::int64_t begin, std::int64_t end) {
   begin_segment(begin, end);
   wait_until(lock, [&] {
     if (stop_wanted_ && !stop_sent_) stop_together(lock);
-    return lost_one_ || all(table_, [&](const WorkerEntry& entry) { return !takes_part(entry) || entry.state == WorkerEntry::finished; });
+    return lost_one_ ||
+           all(table_, [&](const WorkerEntry& entry) { return !takes_part(entry) || entry.state == WorkerEntry::finished; });
   });
   running_ = false;
   if (lost_one_) {
@@ -123,8 +130,9 @@ void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
     const auto there = std::count_if(table_.begin(), table_.end(), is_there);
     if (continues_ && segment_ > 0 && there > 0 && waited > 1) return true;
     if (waited > plan_.options.patience) {
-      throw DataError(fmt::format("{} of {} workers are there after {:g} s (--patience): start the others, or fewer with --resume",
-                                  there, table_.size(), plan_.options.patience));
+      throw DataError(
+          fmt::format("{} of {} workers are there after {:g} s (--patience): start the others, or fewer with --resume", there,
+                      table_.size(), plan_.options.patience));
     }
     return false;
   });
@@ -156,12 +164,12 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
   for (const int rank : ranks) {
     WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
     BeginOrder mine = common;
-    const bool pristine = begin == 0 && plan_.options.init_from.empty();
+    const bool pristine = begin == 0 && plan_.options.init_from.empty() && !entry.started;
     if (!entry.synced && !pristine) {
       mine.start = BeginOrder::part;
       pack_bytes(mine.state, job_.save_part(replica_of(rank)));
     }
-    entry.synced = true;
+    entry.synced = entry.started = true;
     entry.state = WorkerEntry::running;
     entry.segment = segment_;
     entry.era = era();
@@ -182,11 +190,14 @@ void FixedHome::came(int rank) {
 /// With the lock held. The others finish without it, or the segment is lost.
 void FixedHome::died(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
-  if (!running_ || !takes_part(entry)) return;
-  if (entry.state == WorkerEntry::finished) return;
+  if (!running_ || !takes_part(entry) || entry.state == WorkerEntry::finished) {
+    // Stages wait for room that nobody will ever make: they begin anew, from what is kept.
+    place_empty_ = place_empty_ || (plan_.place.parts > 1 && segment_ > 0);
+    return;
+  }
   if (policy_ == "stop") {
-    failure_ = std::make_exception_ptr(
-        DataError(fmt::format("worker {} has died; --when-worker-dies stop: continue with --resume {}", rank, plan_.options.run_dir)));
+    failure_ = std::make_exception_ptr(DataError(
+        fmt::format("worker {} has died; --when-worker-dies stop: continue with --resume {}", rank, plan_.options.run_dir)));
     return;
   }
   if (entry.present() && !entry.silent) return;

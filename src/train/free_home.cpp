@@ -15,7 +15,7 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = WorkerEntry::Clock;
 
-constexpr auto grace = 2s;            // for workers to say that they are there, after the home has been started again
+constexpr auto grace = 2s;              // for workers to say that they are there, after the home has been started again
 constexpr auto weights_grace = 1500ms;  // for their weights
 
 /// The mean of what several workers sent, block by block.
@@ -65,6 +65,7 @@ class FreeHome final : public Home {
   void membership_changed();
   std::vector<std::int64_t> members() const;
   std::int64_t progress() const;
+  std::int64_t least_of_finished() const;
   bool is_over() const;
   bool will_not_come(int rank) const;
   void gather();
@@ -90,11 +91,12 @@ std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
     }
     return is_over() || (!stopping && progress() >= end);
   });
-  std::int64_t reached = std::min(progress(), plan_.total_steps);
-  if (is_over() && !stopping) reached = plan_.total_steps;
+  const bool over = is_over();
+  std::int64_t reached = std::min(over ? least_of_finished() : progress(), plan_.total_steps);
+  if (over && !stopping) reached = plan_.total_steps;
   lock.unlock();
   if (!has_centre_) gather();
-  return stopping ? reached : std::max(reached, end);
+  return stopping ? std::max(reached, begin) : std::max(reached, end);
 }
 
 void FreeHome::start(std::int64_t begin) {
@@ -147,7 +149,8 @@ std::vector<std::vector<TensorSetPtr>> FreeHome::collect(const std::vector<int>&
   }
   const auto until = Clock::now() + weights_grace;
   const auto all_there = [&] {
-    return std::all_of(ranks.begin(), ranks.end(), [&](int rank) { return table_[static_cast<std::size_t>(rank)].weights.has_value(); });
+    return std::all_of(ranks.begin(), ranks.end(),
+                       [&](int rank) { return table_[static_cast<std::size_t>(rank)].weights.has_value(); });
   };
   while (Clock::now() < until && !all_there()) changed_.wait_for(lock, 20ms);
   std::vector<std::vector<TensorSetPtr>> weights;
@@ -200,7 +203,8 @@ bool FreeHome::begin_worker(int rank) {
   if (later) begin.start = BeginOrder::join;
   if (later && !has_centre_) {
     for (const WorkerEntry& donor : table_) {
-      if (donor.state == WorkerEntry::running && !donor.silent && donor.weights && donor.weights_at > entry.began) begin.state = *donor.weights;
+      if (donor.state == WorkerEntry::running && !donor.silent && donor.weights && donor.weights_at > entry.began)
+        begin.state = *donor.weights;
     }
     begin.start = BeginOrder::weights;
     if (begin.state.tensors.empty()) {
@@ -261,6 +265,14 @@ std::int64_t FreeHome::progress() const {
   return least.value_or(floor_);
 }
 
+std::int64_t FreeHome::least_of_finished() const {
+  std::optional<std::int64_t> least;
+  for (const WorkerEntry& entry : table_) {
+    if (entry.state == WorkerEntry::finished) least = std::min(least.value_or(entry.step), entry.step);
+  }
+  return least.value_or(floor_);
+}
+
 /// The launcher has said that the process has ended and will not be started again.
 bool FreeHome::will_not_come(int rank) const {
   const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
@@ -283,7 +295,8 @@ bool FreeHome::is_over() const {
     }
     if (entry.present() && !entry.silent) return false;
     const double waited = std::chrono::duration<double>(Clock::now() - last_news_).count();
-    const bool gone = waited > plan_.options.patience || (entry.state == WorkerEntry::dead && waited > 1 && will_not_come(rank)) ||
+    const bool gone = waited > plan_.options.patience ||
+                      (entry.state == WorkerEntry::dead && waited > 1 && will_not_come(rank)) ||
                       (entry.silent && waited > 1 && will_not_come(rank));
     if (!gone) return false;
   }
@@ -329,7 +342,8 @@ std::string FreeHome::digest() const {
 
 }  // namespace
 
-std::unique_ptr<Execution> make_free_home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note) {
+std::unique_ptr<Execution> make_free_home(const Plan& plan, Job& job, StepMeter& meter,
+                                          std::function<void(const std::string&)> note) {
   return std::make_unique<FreeHome>(plan, job, meter, std::move(note));
 }
 

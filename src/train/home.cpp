@@ -52,13 +52,18 @@ void add(StalenessCount& sum, const StalenessCount& more) {
 }  // namespace
 
 Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
-    : plan_(plan), job_(job), meter_(meter), note_(std::move(note)), table_(static_cast<std::size_t>(plan.processes->world)),
+    : plan_(plan),
+      job_(job),
+      meter_(meter),
+      note_(std::move(note)),
+      table_(static_cast<std::size_t>(plan.processes->world)),
       generation_(std::int64_t{plan.processes->incarnation} << 32) {
   unpack_to(plan.stage.device);
   RuntimeOptions roles = plan_.roles;
   roles.processors = 0;  // the centre must not wait for a turn
   runtime_ = make_process_runtime(roles, *this, plan_.options.silence);
-  if (find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1) store_ = std::make_unique<MeetingStore>();
+  if (find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1)
+    store_ = std::make_unique<MeetingStore>();
   post_ = std::make_unique<Post>(post_options(plan, *plan.processes), *this);
   attach(*post_, *runtime_);
   if (!plan.options.metrics.empty()) {
@@ -153,7 +158,7 @@ std::string Home::admit(const Greeting& greeting) {
   if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
   if (!same) {
     runtime_->expect(greeting.rank);
-    entry.synced = entry.held = false;
+    entry.synced = entry.held = entry.started = false;
     entry.beat = {};
     entry.began = WorkerEntry::Clock::now();
   }
@@ -264,7 +269,8 @@ void Home::relay(int peer, Frame& frame) {
     frame.content.numbers.insert(frame.content.numbers.begin(), peer);
     const std::lock_guard lock(mutex_);
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-      if (rank != peer && table_[static_cast<std::size_t>(rank)].state == WorkerEntry::running) order(rank, order::asked, frame.content);
+      if (rank != peer && table_[static_cast<std::size_t>(rank)].state == WorkerEntry::running)
+        order(rank, order::asked, frame.content);
     }
     return;
   }

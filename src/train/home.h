@@ -19,15 +19,17 @@ namespace rubato {
 
 class MetricsPage;
 
-/// The home of a job of several processes: it holds the centre and the run folder, tells workers what to do and knows how they are.
+/// The home of a job of several processes: it holds the centre and the run folder, tells workers what to do and knows how they
+/// are.
 ///
-/// Two kinds of jobs. Where membership is free (asynchronous couplings of whole replicas) every worker runs once, from start to end;
-/// a segment of the trainer ends when the slowest worker alive has passed its end, and nobody waits for it. Elsewhere workers run
-/// segment by segment; between segments the home keeps the state of every replica, so that all can go back to it when one dies.
+/// Two kinds of jobs. Where membership is free (asynchronous couplings of whole replicas) every worker runs once, from start to
+/// end; a segment of the trainer ends when the slowest worker alive has passed its end, and nobody waits for it. Elsewhere
+/// workers run segment by segment; between segments the home keeps the state of every replica, so that all can go back to it when
+/// one dies.
 ///
-/// Thread rules: the trainer's thread calls `run`, the post's thread everything of PostListener; `mutex_` guards the table and what
-/// stands beside it, and is not held while the post, the runtime or the job is called from the trainer's thread. The post's thread
-/// may call the post and the runtime under it: neither blocks.
+/// Thread rules: the trainer's thread calls `run`, the post's thread everything of PostListener; `mutex_` guards the table and
+/// what stands beside it, and is not held while the post, the runtime or the job is called from the trainer's thread. The post's
+/// thread may call the post and the runtime under it: neither blocks.
 class Home : public Execution, public ProcessLink {
  public:
   Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note);
@@ -64,7 +66,8 @@ class Home : public Execution, public ProcessLink {
   /// Tells `members` of a sum that these are the ones; nothing where no sums are.
   void order_members(const std::vector<std::int64_t>& members);
   void order_all(const char* what, const Packed& content, std::int64_t serial = 0);
-  /// Waits until `condition` holds under the lock, looking again from time to time; throws what a worker or the centre has failed with.
+  /// Waits until `condition` holds under the lock, looking again from time to time; throws what a worker or the centre has failed
+  /// with.
   template <class Condition>
   void wait_until(std::unique_lock<std::mutex>& lock, Condition condition);
   /// Lets others in.
@@ -125,7 +128,8 @@ void Home::wait_until(std::unique_lock<std::mutex>& lock, Condition condition) {
 }
 
 // By whether membership is free.
-std::unique_ptr<Execution> make_free_home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note);
+std::unique_ptr<Execution> make_free_home(const Plan& plan, Job& job, StepMeter& meter,
+                                          std::function<void(const std::string&)> note);
 std::unique_ptr<Execution> make_fixed_home(const Plan& plan, Job& job, StepMeter& meter,
                                            std::function<void(const std::string&)> note);
 

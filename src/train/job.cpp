@@ -58,8 +58,8 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     members_.push_back(is_here(i) ? make_member(i) : nullptr);
     stores.push_back(members_.back() ? &members_.back()->store : nullptr);
   }
-  coupling_ = find_coupling(parts_.coupling.name)
-                  .make({model, parts_.store, stores, parts_.coupling.centre_here}, parts_.coupling);
+  coupling_ =
+      find_coupling(parts_.coupling.name).make({model, parts_.store, stores, parts_.coupling.centre_here}, parts_.coupling);
   for (int i = 0; i < count; ++i) {
     if (!is_here(i)) continue;
     Member& member = *members_[static_cast<std::size_t>(i)];

@@ -18,7 +18,8 @@ constexpr std::size_t most_members = std::size_t{1} << 16;
 
 Packed BeginOrder::pack() const {
   Packed packed = state;
-  std::vector<std::int64_t> numbers = {start, segment, begin, end, store_port, generation, static_cast<std::int64_t>(members.size())};
+  std::vector<std::int64_t> numbers = {
+      start, segment, begin, end, store_port, generation, static_cast<std::int64_t>(members.size())};
   numbers.insert(numbers.end(), members.begin(), members.end());
   packed.numbers.insert(packed.numbers.begin(), numbers.begin(), numbers.end());
   packed.texts.insert(packed.texts.begin(), store_host);

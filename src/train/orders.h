@@ -17,9 +17,10 @@ inline constexpr const char* end_at = "end at";    ///< numbers: step; go on up 
 inline constexpr const char* stop = "stop";        ///< end the segment where it is
 inline constexpr const char* leave = "leave";      ///< numbers: exit code; texts: why. The job is over
 inline constexpr const char* meet = "meet";        ///< at another worker: numbers: rank; texts: endpoint
-inline constexpr const char* members = "members";  ///< of collectives: numbers: port, generation, replicas that are left; texts: host
-inline constexpr const char* asked = "sum?";       ///< another worker asks: numbers: its rank, SumQuestion; texts: group
-inline constexpr const char* sum = "sum";          ///< the answer: numbers: SumQuestion, 1 if there is one; texts: group; tensors
+inline constexpr const char* members =
+    "members";                                ///< of collectives: numbers: port, generation, replicas that are left; texts: host
+inline constexpr const char* asked = "sum?";  ///< another worker asks: numbers: its rank, SumQuestion; texts: group
+inline constexpr const char* sum = "sum";     ///< the answer: numbers: SumQuestion, 1 if there is one; texts: group; tensors
 }  // namespace order
 
 namespace report {

@@ -33,8 +33,8 @@ std::pair<std::size_t, std::size_t> bytes_of(const Model& model) {
 
 }  // namespace
 
-/// Where workers have free membership only weights travel, tensor by tensor. Elsewhere whole states do: weights, moments, averages,
-/// passes in flight with their weights.
+/// Where workers have free membership only weights travel, tensor by tensor. Elsewhere whole states do: weights, moments,
+/// averages, passes in flight with their weights.
 PostOptions post_options(const Plan& plan, const ProcessChoice& choice) {
   PostOptions options;
   options.me = {.rank = choice.rank,

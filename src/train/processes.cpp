@@ -22,8 +22,8 @@ int divide_stages(TrainOptions& o, int world) {
   }
   if (o.stages == default_stages) o.stages = world;
   if (o.stages != world) {
-    throw UsageError(
-        fmt::format("--stages {} on {} processes: without a coupling each process takes one stage; start {}", o.stages, world, o.stages));
+    throw UsageError(fmt::format("--stages {} on {} processes: without a coupling each process takes one stage; start {}",
+                                 o.stages, world, o.stages));
   }
   return world;
 }

@@ -52,8 +52,8 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
 /// A model may be too large for one process: the initial weights of blocks that belong to other stages are let go.
 void Worker::Implementation::drop_what_others_hold() {
   if (!plan_.place.stage) return;
-  const BlockRange here = stage_ranges(plan_.schedule.cuts, static_cast<int>(plan_.model.blocks.size())).at(
-      static_cast<std::size_t>(*plan_.place.stage));
+  const BlockRange here = stage_ranges(plan_.schedule.cuts, static_cast<int>(plan_.model.blocks.size()))
+                              .at(static_cast<std::size_t>(*plan_.place.stage));
   for (int block = 0; block < static_cast<int>(plan_.model.blocks.size()); ++block) {
     if (block >= here.first && block < here.last) continue;
     for (torch::Tensor& tensor : plan_.model.blocks[static_cast<std::size_t>(block)].module.ptr()->parameters()) {
@@ -102,8 +102,8 @@ Worker::Implementation::Order Worker::Implementation::next_order() {
       orders_.pop_front();
       return order;
     }
-    const bool away = home_silent_ && std::chrono::steady_clock::now() - silent_since_ >
-                                          std::chrono::duration<double>(plan_.options.patience);
+    const bool away =
+        home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
     if (away) {
       lock.unlock();
       give_up(fmt::format("the home has been silent for {:g} s", plan_.options.patience));
@@ -146,8 +146,8 @@ void Worker::Implementation::prepare(const BeginOrder& begin) {
   }
   step_ = begin.begin;
   if (begin.store_port > 0) {
-    collectives_.meet({.host = begin.store_host, .port = static_cast<int>(begin.store_port)}, era(), begin.generation, begin.members,
-                      replica_, plan_.place.stage.value_or(0));
+    collectives_.meet({.host = begin.store_host, .port = static_cast<int>(begin.store_port)}, era(), begin.generation,
+                      begin.members, replica_, plan_.place.stage.value_or(0));
   }
   if (begin.start == BeginOrder::part) {
     Unpacker unpacker(begin.state);

@@ -53,7 +53,7 @@ void Worker::Implementation::order_came(Frame frame) {
     held.numbers = {job_.source(replica_).hold()};
     return report(report::held, std::move(held));
   }
-  if (what == order::abort) {
+  if (what == order::abort || what == order::leave) {
     interrupt_segment();
   }
   const std::lock_guard lock(mutex_);
@@ -177,11 +177,13 @@ Packed Worker::Implementation::beat() {
   {
     const std::lock_guard lock(mutex_);
     running = phase_ == WorkerPhase::running;
-    alone = home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
+    alone =
+        home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
   }
   if (running && alone && !free_) interrupt_segment();  // nobody will ever say that a neighbour is gone
   if (running) step_ = job_.source(replica_).position();
-  WorkerBeat beat{.step = step_, .samples = reading.samples, .loss = reading.loss, .waited = runtime_->waited(), .traffic = post_->traffic()};
+  WorkerBeat beat{
+      .step = step_, .samples = reading.samples, .loss = reading.loss, .waited = runtime_->waited(), .traffic = post_->traffic()};
   for (int block = 0; block < job_.store(replica_).block_count(); ++block) {
     beat.staleness.push_back(job_.store(replica_).staleness(block));
   }

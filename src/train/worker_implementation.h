@@ -18,7 +18,8 @@ namespace rubato {
 
 // Thread rules
 //  * `run` executes orders one after the other on the caller's thread; segments run there, with roles on threads of their own.
-//  * The post's thread answers at once what must not wait for a segment to end, and queues the rest. `mutex_` guards the queue, the
+//  * The post's thread answers at once what must not wait for a segment to end, and queues the rest. `mutex_` guards the queue,
+//  the
 //    phase and what the home last said; it is never held while anything is called.
 class Worker::Implementation final : public ProcessLink {
  public:

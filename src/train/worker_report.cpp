@@ -32,16 +32,9 @@ WorkerDetails WorkerDetails::unpack(const Packed& packed) {
 
 Packed WorkerBeat::pack() const {
   Packed packed;
-  packed.numbers = {step,
-                    samples,
-                    bits(loss),
-                    bits(waited.seconds),
-                    bits(waited.longest),
-                    waited.waits,
-                    waited.in_vain,
-                    traffic.sent,
-                    traffic.received,
-                    static_cast<std::int64_t>(staleness.size())};
+  packed.numbers = {
+      step,         samples,        bits(loss),   bits(waited.seconds), bits(waited.longest),
+      waited.waits, waited.in_vain, traffic.sent, traffic.received,     static_cast<std::int64_t>(staleness.size())};
   for (const StalenessCount& block : staleness) {
     for (const std::int64_t number : {block.updates, block.sum, block.max}) packed.numbers.push_back(number);
   }

@@ -9,9 +9,9 @@
 
 namespace rubato {
 
-/// Answers ZeroMQ's questions about who may connect to sockets of `context` (ZAP, RFC 27), on a thread of its own. Over loopback a
-/// peer must know the job's token (PLAIN); elsewhere it must hold the job's client key (CURVE, which also encrypts). One per context;
-/// made before the first socket that accepts connections, destroyed before the context.
+/// Answers ZeroMQ's questions about who may connect to sockets of `context` (ZAP, RFC 27), on a thread of its own. Over loopback
+/// a peer must know the job's token (PLAIN); elsewhere it must hold the job's client key (CURVE, which also encrypts). One per
+/// context; made before the first socket that accepts connections, destroyed before the context.
 class Guard {
  public:
   /// `refused(address, reason)`: on the guard's thread, for each peer turned away.

@@ -1,14 +1,15 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
-#include <random>
 #include <thread>
 #include <zmq.hpp>
 
@@ -25,9 +26,11 @@ constexpr std::size_t for_encryption = 64;  // bytes that CURVE adds to a part
 
 /// Nobody can guess it: whoever connects under the name of another takes over its connection.
 std::string new_identity() {
-  std::random_device random;
+  std::array<unsigned char, 16> bytes{};
+  if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+    throw std::runtime_error("the system has no random numbers");
   std::string name;
-  for (int i = 0; i < 4; ++i) name += fmt::format("{:08x}", random());
+  for (const unsigned char byte : bytes) name += fmt::format("{:02x}", byte);
   return name;
 }
 

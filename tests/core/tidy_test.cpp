@@ -57,8 +57,9 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"transport", {"core", "context"}},
       {"launch", {"core", "transport"}},
       {"collectives", {"core", "model", "data", "context", "replica"}},
-      {"train", {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording",
-        "transport", "collectives"}}};
+      {"train",
+       {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording", "transport",
+        "collectives"}}};
   return rules;
 }
 

@@ -10,12 +10,12 @@
 namespace rubato {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 using test::forwards;
 using test::load;
 using test::Load;
 using test::transfer;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 std::string refusal(const PlatformChoice& choice) {
   try {

@@ -162,8 +162,8 @@ TEST_F(ProcessRuntimeTest, a_message_that_does_not_fit_is_refused_and_the_next_o
   runtime->deliver(1, "even", 0, {});
   runtime->deliver(2, "even", 0, packed(4));
   runtime->run({role([&](Context& me) { EXPECT_EQ(receive(me, even).value, 4); })});
-  EXPECT_EQ(neighbours.said(), (std::vector<std::string>{"listens even", "refused 1 it does not fit the model",
-                                                         "refused 1 a number is missing"}));
+  EXPECT_EQ(neighbours.said(),
+            (std::vector<std::string>{"listens even", "refused 1 it does not fit the model", "refused 1 a number is missing"}));
 }
 
 TEST_F(ProcessRuntimeTest, a_message_that_stays_in_its_process_is_refused_when_it_comes_from_another) {

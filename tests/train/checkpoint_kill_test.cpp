@@ -23,7 +23,7 @@ struct State final : Restorable {
 
 [[noreturn]] void write_for_ever(const std::filesystem::path& folder, std::int64_t step) {
   torch::set_num_threads(1);
-  const Model model = make_model({.model = "mlp", .classes = 10, .width = 64, .channels = 1, .image_size = 28});
+  const Model model = make_model({.model = "mlp", .width = 64});
   const WeightStore store(model, {});
   State state;
   for (;; ++step) {

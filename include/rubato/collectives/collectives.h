@@ -46,8 +46,8 @@ class Collectives {
   explicit Collectives(std::string address);
   ~Collectives();
 
-  /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Groups of another era or generation
-  /// are forgotten; all members name the same.
+  /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Groups of another era or
+  /// generation are forgotten; all members name the same.
   void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
             int replica, int part);
   /// Those still alive, and where they meet.

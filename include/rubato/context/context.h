@@ -42,8 +42,8 @@ class Context : public Actor {
 /// Thrown out of a verb when the run is being torn down because another role failed.
 struct Stopped {};
 
-/// Thrown by `receive` on a channel that `may_be_lost` when whoever should send has died or cannot be reached. What it was asked for
-/// may still come later.
+/// Thrown by `receive` on a channel that `may_be_lost` when whoever should send has died or cannot be reached. What it was asked
+/// for may still come later.
 struct PeerLost {};
 
 template <class T>

@@ -44,8 +44,8 @@ class Summable : public Message {
   int parts_ = 1;
 };
 
-/// Members with ranks 0 .. size - 1 that sum together. Each name is used for one sum at a time, except where sums have numbers: then
-/// several, with different numbers, may be under way. All members name the same size.
+/// Members with ranks 0 .. size - 1 that sum together. Each name is used for one sum at a time, except where sums have numbers:
+/// then several, with different numbers, may be under way. All members name the same size.
 struct GroupSpec {
   std::string name;
   int size = 1;

@@ -16,8 +16,8 @@ struct Blob {
   std::size_t bytes = 0;
 };
 
-/// A message as it travels between processes: numbers, texts and tensors, each in the order in which they were packed. Tensors are
-/// not copied: their owner is the snapshot, or what came from the network.
+/// A message as it travels between processes: numbers, texts and tensors, each in the order in which they were packed. Tensors
+/// are not copied: their owner is the snapshot, or what came from the network.
 struct Packed {
   struct Tensor {
     int type = 0;  ///< libtorch's number of the scalar type; -1: an undefined tensor

@@ -24,10 +24,10 @@ using Environment = std::function<std::optional<std::string>(const std::string& 
 Environment process_environment();
 
 /// What the starter of this process says about its place, from torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
-/// MASTER_PORT), then Slurm's (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, first host of SLURM_JOB_NODELIST or SLURM_LAUNCH_NODE_IPADDR), then
-/// Open MPI's (OMPI_COMM_WORLD_RANK, ..._SIZE, ..._LOCAL_RANK; address from MASTER_ADDR, required when there are several nodes).
-/// RUBATO_ROLE=home makes it the home; RUBATO_INCARNATION and RUBATO_KEYS are read in every case. Nothing where none is set.
-/// UsageError (one sentence) for values that are no numbers, out of range or incomplete.
+/// MASTER_PORT), then Slurm's (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, first host of SLURM_JOB_NODELIST or
+/// SLURM_LAUNCH_NODE_IPADDR), then Open MPI's (OMPI_COMM_WORLD_RANK, ..._SIZE, ..._LOCAL_RANK; address from MASTER_ADDR, required
+/// when there are several nodes). RUBATO_ROLE=home makes it the home; RUBATO_INCARNATION and RUBATO_KEYS are read in every case.
+/// Nothing where none is set. UsageError (one sentence) for values that are no numbers, out of range or incomplete.
 std::optional<ProcessPlace> place_of_process(const Environment& environment);
 
 }  // namespace rubato

@@ -8,15 +8,15 @@ namespace rubato {
 
 /// What `rubato launch` is told.
 struct LaunchOptions {
-  int workers = 2;                   ///< processes besides the home, >= 1
-  std::string hosts_file;            ///< lines "HOST [slots=N]", `#` begins a comment; empty: all on this machine
-  std::string ssh = "ssh";           ///< the command that reaches a host: `SSH HOST COMMAND`
-  std::string listen = "127.0.0.1";  ///< address that the home binds to; with hosts: one that they reach
-  int port = 0;                      ///< 0: a free one
-  int restarts = 3;                  ///< of each process that a signal ends; 0: none
-  bool quiet = false;                ///< no prefixed output of the processes, only the home's own
-  std::string attach;                ///< run folder whose processes still run: watch them again instead of starting new ones
-  std::filesystem::path command;     ///< the rubato executable
+  int workers = 2;                     ///< processes besides the home, >= 1
+  std::string hosts_file;              ///< lines "HOST [slots=N]", `#` begins a comment; empty: all on this machine
+  std::string ssh = "ssh";             ///< the command that reaches a host: `SSH HOST COMMAND`
+  std::string listen = "127.0.0.1";    ///< address that the home binds to; with hosts: one that they reach
+  int port = 0;                        ///< 0: a free one
+  int restarts = 3;                    ///< of each process that a signal ends; 0: none
+  bool quiet = false;                  ///< no prefixed output of the processes, only the home's own
+  std::string attach;                  ///< run folder whose processes still run: watch them again instead of starting new ones
+  std::filesystem::path command;       ///< the rubato executable
   std::vector<std::string> arguments;  ///< "train", flags
 };
 

@@ -54,6 +54,7 @@ class ProcessRuntime : public Runtime {
 };
 
 /// `neighbours` outlives the runtime. `patience`: seconds that roles wait for a peer which has been away within the last minute.
-std::unique_ptr<ProcessRuntime> make_process_runtime(const RuntimeOptions& options, Neighbours& neighbours, double patience = 1.5);
+std::unique_ptr<ProcessRuntime> make_process_runtime(const RuntimeOptions& options, Neighbours& neighbours,
+                                                     double patience = 1.5);
 
 }  // namespace rubato

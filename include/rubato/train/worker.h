@@ -14,8 +14,8 @@ class Worker {
   /// `plan.processes` says where it stands. `note` is told, on any thread, what a person may want to know.
   Worker(Plan plan, std::function<void(const std::string&)> note);
   ~Worker();
-  /// Until the job is over. Returns the exit code. UsageError when the home turns this process away, DataError when the home does not
-  /// answer, or goes away for good; the weights are then in the run folder.
+  /// Until the job is over. Returns the exit code. UsageError when the home turns this process away, DataError when the home does
+  /// not answer, or goes away for good; the weights are then in the run folder.
   int run();
   /// Asks the home to end the job; callable from a signal handler.
   void request_stop();

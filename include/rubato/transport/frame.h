@@ -48,9 +48,9 @@ struct FrameLimits {
 /// The first part of a frame.
 std::string frame_head(const Frame& frame);
 
-/// The reverse: `head` and the parts that followed it. FrameError, with what is wrong, for anything that `frame_head` would not have
-/// written: another version, unknown kinds, sizes that are negative, overflow, exceed `limits` or differ from the part's length,
-/// parts too many or too few.
+/// The reverse: `head` and the parts that followed it. FrameError, with what is wrong, for anything that `frame_head` would not
+/// have written: another version, unknown kinds, sizes that are negative, overflow, exceed `limits` or differ from the part's
+/// length, parts too many or too few.
 Frame parse_frame(std::string_view head, const std::vector<Blob>& parts, const FrameLimits& limits);
 
 /// Bytes of one element of libtorch's scalar type `type`; 0 where it cannot travel.

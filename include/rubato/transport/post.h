@@ -44,11 +44,11 @@ class PostListener {
 };
 
 struct PostOptions {
-  Greeting me;           ///< endpoint is filled in
-  std::string bind;      ///< endpoint to accept connections at: "tcp://127.0.0.1:*"
-  std::string home;      ///< endpoint of the home; empty: this process is the home
-  bool curve = false;    ///< authenticated and encrypted; else the job's token is the password
-  bool reconnect = true; ///< give up connections on which nothing moves, and make new ones
+  Greeting me;            ///< endpoint is filled in
+  std::string bind;       ///< endpoint to accept connections at: "tcp://127.0.0.1:*"
+  std::string home;       ///< endpoint of the home; empty: this process is the home
+  bool curve = false;     ///< authenticated and encrypted; else the job's token is the password
+  bool reconnect = true;  ///< give up connections on which nothing moves, and make new ones
   Credentials credentials;
   FrameLimits limits;
   double beat_seconds = 0.25;
