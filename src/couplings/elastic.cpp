@@ -68,7 +68,7 @@ class ElasticTie final : public Tie {
       : replica_(replica),
         prefix_(options.prefixes.at(replica)),
         period_(options.period),
-        concurrent_steps_(options.concurrent_steps),
+        one_step_at_a_time_(options.one_step_at_a_time),
         visits_(visits) {}
 
   void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
@@ -102,13 +102,14 @@ class ElasticTie final : public Tie {
   }
 
  private:
-  /// Whether it answers a visit that nobody waits for any more, because the centre was away. Workers of one replica share the
-  /// channel: an answer to another's visit will do.
-  bool is_late(const Force& force, std::int64_t step) const { return step - force.step >= concurrent_steps_ * period_; }
+  /// Whether it answers a visit that was given up because the centre was away. Where several workers of a replica share the channel
+  /// nobody can tell: an answer to another's visit will do, and a late one is a pull of a period ago.
+  bool is_late(const Force& force, std::int64_t step) const { return one_step_at_a_time_ && force.step < step; }
 
   int replica_;
   std::string prefix_;
-  std::int64_t period_, concurrent_steps_;
+  std::int64_t period_;
+  bool one_step_at_a_time_;
   Channel<Visit> visits_;
 };
 

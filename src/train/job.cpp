@@ -52,7 +52,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
   parts_.coupling.centre_here = place.who != Placement::worker;
   // Where workers come and go the centre stays until it is told to end.
   parts_.coupling.parts = place.keeps_replicas ? place.parts : std::numeric_limits<int>::max();
-  parts_.coupling.concurrent_steps = entry.uses_cuts ? 1 : entry.width(parts_.schedule);
+  parts_.coupling.one_step_at_a_time = entry.uses_cuts || entry.width(parts_.schedule) == 1;
   std::vector<WeightStore*> stores;
   for (int i = 0; i < count; ++i) {
     members_.push_back(is_here(i) ? make_member(i) : nullptr);

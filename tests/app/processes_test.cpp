@@ -27,7 +27,7 @@ class SameDigest : public ::testing::TestWithParam<Case> {
   }
   Words words(const std::string& run) const {
     Words more = GetParam().flags;
-    more.insert(more.end(), {"--steps", "12"});
+    more.insert(more.end(), {"--steps", "12", "--silence", "600"});
     return small_run(data, folder.path() / run, more);
   }
   std::string digest(const std::string& run) const {

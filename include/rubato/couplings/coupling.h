@@ -24,7 +24,7 @@ struct CouplingOptions {
   std::vector<BlockRange> ranges;      ///< what the schedule steps together, in order; of this process
   bool centre_here = true;             ///< the centre is in this process
   int parts = 1;                       ///< processes that share the blocks of one replica
-  int concurrent_steps = 1;            ///< of a range, that the schedule may have under way
+  bool one_step_at_a_time = false;     ///< the schedule never has two steps of a range under way
   std::vector<std::string> prefixes;   ///< of the names of each replica's roles
 };
 
