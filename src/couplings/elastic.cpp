@@ -102,8 +102,8 @@ class ElasticTie final : public Tie {
   }
 
  private:
-  /// Whether it answers a visit that was given up because the centre was away. Where several workers of a replica share the channel
-  /// nobody can tell: an answer to another's visit will do, and a late one is a pull of a period ago.
+  /// Whether it answers a visit that was given up because the centre was away. Where several workers of a replica share the
+  /// channel nobody can tell: an answer to another's visit will do, and a late one is a pull of a period ago.
   bool is_late(const Force& force, std::int64_t step) const { return one_step_at_a_time_ && force.step < step; }
 
   int replica_;
