@@ -5,7 +5,7 @@ usage: tools/ddp_bench.py RUBATO [STEPS] [ROUNDS] [--batch-size 128]
 
 ResNet-8, SGD with momentum, one thread and one core for each process, Gloo on this machine. DDP runs in Python on batches that
 lie in memory already and does its first steps unmeasured; rubato reads Fashion-MNIST, and all of its steps count. Rounds are
-interleaved. Must hold, for the medians of the ratios in samples per second: all-reduce of two processes / DDP of two processes
+interleaved. "two alone" are two serial processes at once that share nothing: what the machine allows two of them. Must hold, for the medians of the ratios in samples per second: all-reduce of two processes / DDP of two processes
 >= 1, async-easgd of two processes with period 10 / serial in one process >= 1.88.
 """
 
@@ -30,6 +30,8 @@ RUNS = {
     "async-easgd": (2, ["--coupling", "async-easgd", "--period", "10"]),
 }
 
+PAIRS = (("allreduce", "ddp"), ("async-easgd", "serial"), ("two alone", "serial"))
+
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,12 +44,31 @@ def arguments():
     return parser.parse_args()
 
 
-def run_rubato(options, run, method, failures):
-    """Samples per second of the whole job."""
+def command_of(options, run, method):
     processes, flags = RUNS[method]
     start = [options.rubato, "launch", "-n", str(processes), "--quiet", "--"] if processes > 1 else [options.rubato]
-    command = [*start, "train", *FLAGS, *flags, "--batch-size", str(options.batch_size), "--steps", str(options.steps),
-               "--run-dir", str(run), "--quiet"]
+    return [*start, "train", *FLAGS, *flags, "--batch-size", str(options.batch_size), "--steps", str(options.steps),
+            "--run-dir", str(run), "--quiet"]
+
+
+def run_two_alone(options, run):
+    """Samples per second of two processes together that know nothing of each other."""
+    runs = [run.with_name(f"{run.name}-{number}") for number in (0, 1)]
+    children = [subprocess.Popen(command_of(options, each, "serial"), stdin=subprocess.DEVNULL) for each in runs]
+    try:
+        codes = [child.wait(options.limit) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    if any(codes):
+        sys.exit("two serial processes at once failed")
+    return sum(read_json(each / "summary.json")["samples_per_second"] for each in runs)
+
+
+def run_rubato(options, run, method, failures):
+    """Samples per second of the whole job."""
+    processes = RUNS[method][0]
+    command = command_of(options, run, method)
     try:
         done = subprocess.run(command, timeout=options.limit, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     finally:
@@ -125,26 +146,33 @@ def main():
     if options.steps <= UNMEASURED:
         sys.exit(f"STEPS must be above {UNMEASURED}")
     leave_on_sigterm()
-    rates = {name: [] for name in ("allreduce", "ddp", "serial", "async-easgd")}
-    print("samples/s   " + "".join(f"{name:>13}" for name in rates) + f"{'allreduce/ddp':>16}{'easgd/serial':>14}")
+    rates = {name: [] for name in ("allreduce", "ddp", "serial", "async-easgd", "two alone")}
+    print("samples/s   " + "".join(f"{name:>13}" for name in rates) + "".join(f"{a + '/' + b:>20}" for a, b in PAIRS))
     with tempfile.TemporaryDirectory(prefix="rubato-ddp-") as folder:
         for number in range(options.rounds):
             for name, values in rates.items():
                 run = pathlib.Path(folder) / f"{name}-{number}"
-                values.append(run_ddp(options) if name == "ddp" else run_rubato(options, run, name, failures))
+                values.append(rate_of(options, run, name, failures))
             print_row(f"round {number + 1}", {name: values[-1] for name, values in rates.items()})
-    ratios = {pair: statistics.median(a / b for a, b in zip(rates[pair[0]], rates[pair[1]]))
-              for pair in (("allreduce", "ddp"), ("async-easgd", "serial"))}
+    ratios = {pair: statistics.median(a / b for a, b in zip(rates[pair[0]], rates[pair[1]])) for pair in PAIRS}
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print("median      " + "".join(f"{rate:13.0f}" for rate in medians.values()) + "".join(f"{r:15.3f}" for r in ratios.values()))
+    print("median      " + "".join(f"{rate:13.0f}" for rate in medians.values()) + "".join(f"{r:20.3f}" for r in ratios.values()))
     failures.check(ratios["allreduce", "ddp"] >= 1, "all-reduce is slower than DDP")
-    failures.check(ratios["async-easgd", "serial"] >= 1.88, "two asynchronous processes are less than 1.88 times as fast as one")
+    failures.check(ratios["async-easgd", "serial"] >= 1.88,
+                   "two asynchronous processes are less than 1.88 times as fast as one; two that share nothing are "
+                   f"{ratios['two alone', 'serial']:.3f} times as fast")
     failures.leave()
+
+
+def rate_of(options, run, name, failures):
+    if name == "ddp":
+        return run_ddp(options)
+    return run_two_alone(options, run) if name == "two alone" else run_rubato(options, run, name, failures)
 
 
 def print_row(name, rates):
     print(f"{name:12}" + "".join(f"{rate:13.0f}" for rate in rates.values()) +
-          f"{rates['allreduce'] / rates['ddp']:16.3f}{rates['async-easgd'] / rates['serial']:14.3f}", flush=True)
+          "".join(f"{rates[a] / rates[b]:20.3f}" for a, b in PAIRS), flush=True)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ class Observed:
     def total(self, field):
         return sum(worker[field] for worker in self.workers.values())
 
-    def of_homes(self, field):
-        return sum(status[field] for status in self.homes.values())
+    def of_job(self, field):
+        return max((status[field] for status in self.homes.values()), default=0)
 
 
 class Killer:
@@ -177,7 +177,7 @@ def report(coupling, epochs, reference, job, observed, killer, seconds):
     rows = {
         "epochs, all workers together": epochs,
         "kills": ", ".join(f"{kind} {count}" for kind, count in killer.done.items()),
-        "deaths of workers that homes saw, joins": f"{observed.of_homes('deaths')}, {observed.of_homes('joins')}",
+        "deaths of workers that homes saw, joins": f"{observed.of_job('deaths')}, {observed.of_job('joins')}",
         "restarts by the launcher": sum(process["incarnation"] for process in record),
         "seconds, undisturbed": f"{reference['seconds']:.1f}",
         "seconds, killed (with start)": f"{seconds:.1f}",

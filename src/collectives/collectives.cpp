@@ -9,10 +9,9 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "rubato/context/context.h"
 #include "rubato/replica/tensor_sum.h"
@@ -20,8 +19,7 @@
 // Thread rules
 //  * `mutex_` guards the members and the table of groups. It is never held while c10d works.
 //  * A sum counts as finished only if the generation is still the one it began in, which is looked at under `mutex_`: so what
-//  this
-//    member has once called unfinished stays so.
+//    this member has once called unfinished stays so.
 //  * Sums of one group follow each other, except those with numbers, which take turns among `slots` groups of connections.
 
 namespace rubato {
@@ -30,6 +28,7 @@ namespace {
 using namespace std::chrono_literals;
 constexpr std::int64_t slots = 16;
 constexpr auto look_again = 100ms;
+constexpr auto before_complaining = 2s;
 constexpr auto patience = 12h;  // of c10d; deaths are told
 
 /// All tensors of one type, one after the other.
@@ -67,7 +66,7 @@ void abandon(Pg connections) {
 struct Making {
   std::mutex mutex;
   std::condition_variable changed;
-  std::atomic<bool> ended{false};
+  std::atomic<bool> ended{false}, given_up{false};
   Pg made;
   void wait() {
     std::unique_lock lock(mutex);
@@ -75,20 +74,48 @@ struct Making {
   }
 };
 
-std::shared_ptr<Making> make_connections(const MeetingPlace& place, const std::string& prefix, const std::string& address, int me,
-                                         int size) {
+/// What c10d's groups need of a store, at a meeting place.
+class Store final : public c10d::Store {
+ public:
+  Store(std::shared_ptr<MeetingPlace> place, std::string prefix, std::shared_ptr<Making> making)
+      : place_(std::move(place)), prefix_(std::move(prefix)), making_(std::move(making)) {}
+  void set(const std::string& key, const std::vector<std::uint8_t>& value) override {
+    place_->put(prefix_ + key, {value.begin(), value.end()});
+  }
+  std::vector<std::uint8_t> get(const std::string& key) override {
+    while (!making_->given_up) {
+      if (const auto value = place_->get(prefix_ + key)) return {value->begin(), value->end()};
+    }
+    throw std::runtime_error("nobody waits for this group any more");
+  }
+  void wait(const std::vector<std::string>& keys) override {
+    for (const std::string& key : keys) get(key);
+  }
+  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds&) override { wait(keys); }
+  bool check(const std::vector<std::string>& keys) override {
+    return std::all_of(keys.begin(), keys.end(),
+                       [this](const std::string& key) { return place_->get(prefix_ + key).has_value(); });
+  }
+  std::int64_t add(const std::string&, std::int64_t) override { throw std::logic_error("no counters here"); }
+  bool deleteKey(const std::string&) override { throw std::logic_error("nothing is deleted here"); }
+  std::int64_t getNumKeys() override { throw std::logic_error("nobody counts here"); }
+
+ private:
+  std::shared_ptr<MeetingPlace> place_;
+  std::string prefix_;
+  std::shared_ptr<Making> making_;
+};
+
+std::shared_ptr<Making> make_connections(const std::shared_ptr<MeetingPlace>& place, const std::string& prefix,
+                                         const std::string& address, int me, int size) {
   auto making = std::make_shared<Making>();
   std::thread([=] {
     Pg made;
     try {
-      c10d::TCPStoreOptions at;
-      at.port = static_cast<std::uint16_t>(place.port);
-      at.timeout = patience;
-      auto store = c10::make_intrusive<c10d::TCPStore>(place.host, at);
       auto options = c10d::ProcessGroupGloo::Options::create(patience);
       options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(address));
       options->threads = 1;
-      made = std::make_shared<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(prefix, store), me, size, options);
+      made = std::make_shared<c10d::ProcessGroupGloo>(c10::make_intrusive<Store>(place, prefix, making), me, size, options);
     } catch (const std::exception&) {  // whoever waits finds nothing made
     }
     const std::lock_guard lock(making->mutex);
@@ -101,35 +128,20 @@ std::shared_ptr<Making> make_connections(const MeetingPlace& place, const std::s
 
 }  // namespace
 
-struct MeetingStore::Implementation {
-  c10::intrusive_ptr<c10d::TCPStore> store;
-};
-
-MeetingStore::MeetingStore() : implementation_(std::make_unique<Implementation>()) {
-  c10d::TCPStoreOptions options;
-  options.port = 0;
-  options.isServer = true;
-  options.waitWorkers = false;
-  implementation_->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
-}
-MeetingStore::~MeetingStore() = default;
-int MeetingStore::port() const {
-  return implementation_->store->getPort();
-}
-
 class Collectives::Implementation {
  public:
-  explicit Implementation(std::string address) : address_(std::move(address)) {}
+  Implementation(std::string address, std::shared_ptr<MeetingPlace> place)
+      : address_(std::move(address)), place_(std::move(place)) {}
 
-  void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
-            int replica, int part);
-  void set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members);
+  void meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica, int part);
+  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   void interrupt();
   void clear();
   void ask_with(std::function<void(const SumQuestion&)> ask) { ask_ = std::move(ask); }
+  void complain_with(std::function<void(std::int64_t)> complain) { complain_ = std::move(complain); }
   std::shared_ptr<const Summable> finished(const SumQuestion& question);
-  void answer(const SumQuestion& question, std::shared_ptr<const Summable> sum);
+  void answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum);
 
  private:
   struct Group {
@@ -137,7 +149,7 @@ class Collectives::Implementation {
     std::int64_t generation = -1;  ///< of the connections
     std::int64_t finished = 0;     ///< sums
     std::shared_ptr<const TensorSum> last;
-    int lacking = 0;                        ///< members that have not finished what is asked for
+    std::set<std::int64_t> lacking;         ///< members that have not finished what is asked for
     std::shared_ptr<const Summable> given;  ///< by one that has
     std::optional<SumQuestion> asked;
   };
@@ -146,12 +158,14 @@ class Collectives::Implementation {
   Pg connections_of(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
   bool sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t generation);
   std::shared_ptr<const TensorSum> settle(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
+  bool all_others_lack(const Group& group) const;
 
   const std::string address_;
+  const std::shared_ptr<MeetingPlace> place_;
   std::function<void(const SumQuestion&)> ask_;
+  std::function<void(std::int64_t)> complain_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  MeetingPlace place_;
   std::int64_t era_ = 0, generation_ = 0;
   std::vector<std::int64_t> members_;
   int replica_ = 0, part_ = 0;
@@ -159,10 +173,9 @@ class Collectives::Implementation {
   std::map<std::string, std::unique_ptr<Group>> groups_;
 };
 
-void Collectives::Implementation::meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation,
-                                       const std::vector<std::int64_t>& members, int replica, int part) {
+void Collectives::Implementation::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
+                                       int replica, int part) {
   const std::lock_guard lock(mutex_);
-  place_ = place;
   replica_ = replica;
   part_ = part;
   if (era == era_ && generation < generation_) return;  // members have changed since this was said
@@ -187,14 +200,17 @@ Pg Collectives::Implementation::connections_of(const std::string& name, Group& g
   abandon(std::move(group.connections));
   const std::int64_t generation = generation_;
   const int me = static_cast<int>(std::find(members_.begin(), members_.end(), replica_) - members_.begin());
-  const std::string prefix = fmt::format("{}/{}/{}/{}", era_, generation, part_, name);
+  const std::string prefix = fmt::format("{}/{}/{}/{}/", era_, generation, part_, name);
   const auto making = make_connections(place_, prefix, address_, me, static_cast<int>(members_.size()));
   while (!making->ended && !interrupted_ && generation == generation_) {
     lock.unlock();
     making->wait();
     lock.lock();
   }
-  if (!making->ended || !making->made) return nullptr;
+  if (!making->ended || !making->made) {
+    making->given_up = true;
+    return nullptr;
+  }
   group.connections = making->made;
   group.generation = generation;
   return group.connections;
@@ -223,13 +239,13 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
                                                                         std::unique_ptr<Summable> part) {
   const auto& mine = dynamic_cast<const TensorSum&>(*part);
   const std::string name = spec.number < 0 ? spec.name : spec.name + "/" + std::to_string(spec.number % slots);
-  std::unique_lock lock(mutex_);
   for (;;) {
+    torch::Tensor flat = flatten(mine);  // anew each time: a sum that fails leaves anything in it
+    std::unique_lock lock(mutex_);
     if (interrupted_) throw Stopped{};
     Group& group = group_of(name);
     const std::int64_t generation = generation_;
     const int parts = static_cast<int>(members_.size());
-    torch::Tensor flat = flatten(mine);
     bool done = parts == 1 || !flat.defined();
     if (!done) {
       if (const Pg connections = connections_of(name, group, lock)) {
@@ -243,7 +259,11 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
       return group.last = unflatten(flat, mine, parts);
     }
     // Somebody has died: who is left is said by whoever watches; then finish with them.
-    changed_.wait(lock, [&] { return interrupted_ || generation_ != generation; });
+    while (!changed_.wait_for(lock, before_complaining, [&] { return interrupted_ || generation_ != generation; })) {
+      lock.unlock();
+      if (complain_) complain_(generation);
+      lock.lock();
+    }
     if (interrupted_) throw Stopped{};
     if (auto settled = settle(name, group, lock)) return settled;
   }
@@ -255,14 +275,13 @@ std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::
   while (!interrupted_) {
     const SumQuestion question{name, group.finished, generation_};
     group.asked = question;
-    group.lacking = 0;
+    group.lacking.clear();
     group.given.reset();
     lock.unlock();
     if (ask_) ask_(question);
     lock.lock();
-    const auto others = [&] { return static_cast<int>(members_.size()) - 1; };
     changed_.wait(lock,
-                  [&] { return interrupted_ || generation_ != question.generation || group.given || group.lacking >= others(); });
+                  [&] { return interrupted_ || generation_ != question.generation || group.given || all_others_lack(group); });
     if (interrupted_ || generation_ != question.generation) continue;
     group.asked.reset();
     if (!group.given) return nullptr;
@@ -272,11 +291,14 @@ std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::
   throw Stopped{};
 }
 
-void Collectives::Implementation::set_members(const MeetingPlace& place, std::int64_t generation,
-                                              const std::vector<std::int64_t>& members) {
+bool Collectives::Implementation::all_others_lack(const Group& group) const {
+  return std::all_of(members_.begin(), members_.end(),
+                     [&](std::int64_t member) { return member == replica_ || group.lacking.contains(member); });
+}
+
+void Collectives::Implementation::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
   const std::lock_guard lock(mutex_);
   if (generation <= generation_) return;
-  place_ = place;
   generation_ = generation;
   members_ = members;
   changed_.notify_all();
@@ -289,7 +311,7 @@ std::shared_ptr<const Summable> Collectives::Implementation::finished(const SumQ
   return found->second->last;
 }
 
-void Collectives::Implementation::answer(const SumQuestion& question, std::shared_ptr<const Summable> sum) {
+void Collectives::Implementation::answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum) {
   const std::lock_guard lock(mutex_);
   const auto found = groups_.find(question.group);
   if (found == groups_.end() || !found->second->asked) return;
@@ -298,7 +320,7 @@ void Collectives::Implementation::answer(const SumQuestion& question, std::share
   if (sum) {
     group.given = std::move(sum);
   } else {
-    ++group.lacking;
+    group.lacking.insert(member);
   }
   changed_.notify_all();
 }
@@ -317,14 +339,15 @@ void Collectives::Implementation::clear() {
   members_.clear();
 }
 
-Collectives::Collectives(std::string address) : implementation_(std::make_unique<Implementation>(std::move(address))) {}
+Collectives::Collectives(std::string address, std::shared_ptr<MeetingPlace> place)
+    : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {}
 Collectives::~Collectives() = default;
-void Collectives::meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation,
-                       const std::vector<std::int64_t>& members, int replica, int part) {
-  implementation_->meet(place, era, generation, members, replica, part);
+void Collectives::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica,
+                       int part) {
+  implementation_->meet(era, generation, members, replica, part);
 }
-void Collectives::set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members) {
-  implementation_->set_members(place, generation, members);
+void Collectives::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
+  implementation_->set_members(generation, members);
 }
 std::shared_ptr<const Summable> Collectives::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
   return implementation_->all_reduce(group, rank, std::move(part));
@@ -338,11 +361,14 @@ void Collectives::clear() {
 void Collectives::ask_with(std::function<void(const SumQuestion&)> ask) {
   implementation_->ask_with(std::move(ask));
 }
+void Collectives::complain_with(std::function<void(std::int64_t)> complain) {
+  implementation_->complain_with(std::move(complain));
+}
 std::shared_ptr<const Summable> Collectives::finished(const SumQuestion& question) {
   return implementation_->finished(question);
 }
-void Collectives::answer(const SumQuestion& question, std::shared_ptr<const Summable> sum) {
-  implementation_->answer(question, std::move(sum));
+void Collectives::answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum) {
+  implementation_->answer(member, question, std::move(sum));
 }
 
 }  // namespace rubato

@@ -4,45 +4,22 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica has a gradient and asks for its turn.
-struct Ask final : Request {
+struct Ask final : PortableRequest<Ask> {
   std::size_t bytes() const override { return 0; }
-  Packed pack() const override { return pack_request(); }
-  static Ask unpack(Unpacker& unpacker) {
-    Ask ask;
-    ask.unpack_request(unpacker);
-    return ask;
-  }
+  static auto members(auto&) { return std::tie(); }
 };
 
-struct Turn final : Message {
+struct Turn final : Portable<Turn> {
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
-  Packed pack() const override {
-    Packed packed;
-    rubato::pack(packed, centre);
-    return packed;
-  }
-  static Turn unpack(Unpacker& unpacker) {
-    Turn turn;
-    turn.centre = unpack_sets(unpacker);
-    return turn;
-  }
+  static auto members(auto& m) { return std::tie(m.centre); }
 };
 
 /// x - lambda after the turn.
-struct Contribution final : Message {
+struct Contribution final : Portable<Contribution> {
   BlockTensors difference;
   std::size_t bytes() const override { return bytes_of(difference); }
-  Packed pack() const override {
-    Packed packed;
-    rubato::pack(packed, difference);
-    return packed;
-  }
-  static Contribution unpack(Unpacker& unpacker) {
-    Contribution contribution;
-    contribution.difference = unpack_blocks(unpacker);
-    return contribution;
-  }
+  static auto members(auto& m) { return std::tie(m.difference); }
 };
 
 Channel<Turn> turns(int replica) {

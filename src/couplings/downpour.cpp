@@ -5,7 +5,7 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// What a replica has learned since it last pushed.
-struct Push final : Request {
+struct Push final : PortableRequest<Push> {
   std::string answer_to;
   BlockRange blocks;
   std::int64_t step = -1;
@@ -14,52 +14,15 @@ struct Push final : Request {
   std::vector<std::int64_t> centre_versions;  ///< per block: of the centre that x was based on; -1: of none exactly
   std::size_t bytes() const override { return bytes_of(moved); }
   std::int64_t batch() const override { return step; }
-  Packed pack() const override;
-  static Push unpack(Unpacker& unpacker);
+  static auto members(auto& m) { return std::tie(m.answer_to, m.blocks, m.step, m.weights, m.moved, m.centre_versions); }
 };
 
-Packed Push::pack() const {
-  Packed packed = pack_request();
-  if (joins || leaves) return packed;
-  packed.texts = {answer_to};
-  coupling_detail::pack(packed, blocks);
-  packed.numbers.push_back(step);
-  rubato::pack(packed, weights);
-  rubato::pack(packed, moved);
-  for (const std::int64_t version : centre_versions) packed.numbers.push_back(version);
-  return packed;
-}
-
-Push Push::unpack(Unpacker& unpacker) {
-  Push push;
-  push.unpack_request(unpacker);
-  if (push.joins || push.leaves) return push;
-  push.answer_to = unpacker.text();
-  push.blocks = unpack_range(unpacker);
-  push.step = unpacker.number();
-  push.weights = unpack_sets(unpacker);
-  push.moved = unpack_blocks(unpacker);
-  for (std::size_t i = 0; i < push.moved.size(); ++i) push.centre_versions.push_back(unpacker.number());
-  return push;
-}
-
 /// The centre after the push.
-struct Pull final : Message {
+struct Pull final : Portable<Pull> {
   std::int64_t step = -1;  ///< of the push
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
-  Packed pack() const override {
-    Packed packed;
-    packed.numbers = {step};
-    rubato::pack(packed, centre);
-    return packed;
-  }
-  static Pull unpack(Unpacker& unpacker) {
-    Pull pull;
-    pull.step = unpacker.number();
-    pull.centre = unpack_sets(unpacker);
-    return pull;
-  }
+  static auto members(auto& m) { return std::tie(m.step, m.centre); }
 };
 
 /// What of a replica's weights the centre already has, block by block.
@@ -220,7 +183,9 @@ class Downpour final : public Coupling {
   CouplingOptions options_;
   bool is_usable(const Push& push) const {
     if (push.replica < 0 || push.replica >= options_.replicas) return false;
-    return push.joins || push.leaves || (fits(push.weights, push.blocks, centre_) && fits(push.moved, push.blocks, centre_));
+    if (push.joins || push.leaves) return true;
+    return fits(push.weights, push.blocks, centre_) && fits(push.moved, push.blocks, centre_) &&
+           push.centre_versions.size() == push.moved.size();
   }
 
   Channel<Push> pushes_;

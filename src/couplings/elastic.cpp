@@ -9,48 +9,21 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica shows its weights to the centre.
-struct Visit final : Request {
+struct Visit final : PortableRequest<Visit> {
   BlockRange blocks;
   std::int64_t step = -1;
   BlockSets weights;
   std::size_t bytes() const override { return bytes_of(weights); }
   std::int64_t batch() const override { return step; }
-  Packed pack() const override {
-    Packed packed = pack_request();
-    if (joins || leaves) return packed;
-    coupling_detail::pack(packed, blocks);
-    packed.numbers.push_back(step);
-    rubato::pack(packed, weights);
-    return packed;
-  }
-  static Visit unpack(Unpacker& unpacker) {
-    Visit visit;
-    visit.unpack_request(unpacker);
-    if (visit.joins || visit.leaves) return visit;
-    visit.blocks = unpack_range(unpacker);
-    visit.step = unpacker.number();
-    visit.weights = unpack_sets(unpacker);
-    return visit;
-  }
+  static auto members(auto& m) { return std::tie(m.blocks, m.step, m.weights); }
 };
 
 /// What pulls the replica back.
-struct Force final : Message {
+struct Force final : Portable<Force> {
   std::int64_t step = -1;  ///< of the visit
   BlockSets force;
   std::size_t bytes() const override { return bytes_of(force); }
-  Packed pack() const override {
-    Packed packed;
-    packed.numbers = {step};
-    rubato::pack(packed, force);
-    return packed;
-  }
-  static Force unpack(Unpacker& unpacker) {
-    Force force;
-    force.step = unpacker.number();
-    force.force = unpack_sets(unpacker);
-    return force;
-  }
+  static auto members(auto& m) { return std::tie(m.step, m.force); }
 };
 
 Channel<Force> forces(const std::string& prefix, BlockRange blocks) {

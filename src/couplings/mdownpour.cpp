@@ -3,48 +3,21 @@
 namespace rubato::coupling_detail {
 namespace {
 
-struct Push final : Request {
+struct Push final : PortableRequest<Push> {
   BlockGradient gradient;
   std::string answer_to;
   std::size_t bytes() const override { return bytes_of(gradient.gradients); }
   std::int64_t batch() const override { return gradient.batch; }
-  Packed pack() const override {
-    Packed packed = pack_request();
-    if (joins || leaves) return packed;
-    packed.texts = {answer_to};
-    for (const std::int64_t number : {std::int64_t{gradient.block}, gradient.clock_read, gradient.step, gradient.batch}) {
-      packed.numbers.push_back(number);
-    }
-    rubato::pack(packed, gradient.gradients);
-    return packed;
-  }
-  static Push unpack(Unpacker& unpacker) {
-    Push push;
-    push.unpack_request(unpacker);
-    if (push.joins || push.leaves) return push;
-    push.answer_to = unpacker.text();
-    push.gradient.block = static_cast<int>(unpacker.count(std::size_t{1} << 16));
-    push.gradient.clock_read = unpacker.number();
-    push.gradient.step = unpacker.number();
-    push.gradient.batch = unpacker.number();
-    push.gradient.gradients = unpack_tensors(unpacker);
-    return push;
+  static auto members(auto& m) {
+    return std::tie(m.answer_to, m.gradient.block, m.gradient.clock_read, m.gradient.step, m.gradient.batch,
+                    m.gradient.gradients);
   }
 };
 
-struct Pull final : Message {
+struct Pull final : Portable<Pull> {
   TensorSetPtr centre;
   std::size_t bytes() const override { return bytes_of(centre->tensors); }
-  Packed pack() const override {
-    Packed packed;
-    rubato::pack(packed, centre);
-    return packed;
-  }
-  static Pull unpack(Unpacker& unpacker) {
-    Pull pull;
-    pull.centre = unpack_set(unpacker);
-    return pull;
-  }
+  static auto members(auto& m) { return std::tie(m.centre); }
 };
 
 /// The replica's part of MDOWNPOUR: each block's gradient goes to the centre as soon as it exists, and the block goes on from

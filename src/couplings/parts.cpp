@@ -32,18 +32,6 @@ void Request::unpack_request(Unpacker& unpacker) {
   leaves = unpacker.count(1) == 1;
 }
 
-void pack(Packed& packed, BlockRange blocks) {
-  packed.numbers.push_back(blocks.first);
-  packed.numbers.push_back(blocks.last);
-}
-
-BlockRange unpack_range(Unpacker& unpacker) {
-  BlockRange blocks;
-  blocks.first = static_cast<int>(unpacker.count(std::size_t{1} << 16));
-  blocks.last = static_cast<int>(unpacker.count(std::size_t{1} << 16));
-  return blocks;
-}
-
 bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store) {
   Bystander me;
   return block >= 0 && block < store.block_count() && same_shapes(tensors, store.read(me, block).parameters->tensors);

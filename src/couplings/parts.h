@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "rubato/couplings/coupling.h"
-#include "rubato/replica/packing.h"
+#include "rubato/replica/portable.h"
 #include "rubato/replica/tensor_sum.h"
 
 // What several couplings use.
@@ -38,19 +38,10 @@ inline bool period_ends(std::int64_t step, std::int64_t period) {
 }
 
 /// The centre's weights, for a replica that joins.
-struct Welcome final : Message {
+struct Welcome final : Portable<Welcome> {
   BlockSets centre;
   std::size_t bytes() const override { return bytes_of(centre); }
-  Packed pack() const override {
-    Packed packed;
-    rubato::pack(packed, centre);
-    return packed;
-  }
-  static Welcome unpack(Unpacker& unpacker) {
-    Welcome welcome;
-    welcome.centre = unpack_sets(unpacker);
-    return welcome;
-  }
+  static auto members(auto& m) { return std::tie(m.centre); }
 };
 inline Channel<Welcome> welcomes(int replica) {
   return {{"welcome/" + std::to_string(replica), 1, true}};
@@ -65,12 +56,26 @@ struct Request : Message {
   void unpack_request(Unpacker& unpacker);
 };
 
+/// A request that may cross processes; see Portable. Who joins or leaves says no more than that.
+template <class T>
+struct PortableRequest : Request {
+  Packed pack() const final {
+    Packed packed = pack_request();
+    if (!joins && !leaves) pack_members(packed, static_cast<const T&>(*this));
+    return packed;
+  }
+  static T unpack(Unpacker& unpacker) {
+    T request;
+    request.unpack_request(unpacker);
+    if (!request.joins && !request.leaves) unpack_members(unpacker, request);
+    return request;
+  }
+};
+
 /// Whether the weights or gradients of `blocks` that came from elsewhere have the shapes of `store`'s.
 bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store);
 bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store);
 bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store);
-void pack(Packed& packed, BlockRange blocks);
-BlockRange unpack_range(Unpacker& unpacker);
 
 /// Asks the centre that serves `requests` for its weights and gives them to `store`; its clock becomes `clock`, or the centre's.
 template <class R>

@@ -1,5 +1,7 @@
 #include "rubato/replica/packing.h"
 
+#include "rubato/replica/portable.h"
+
 namespace rubato {
 namespace {
 
@@ -17,7 +19,10 @@ void unpack_to(torch::Device device) {
   wanted_device = device;
 }
 
-void pack(Packed& packed, const torch::Tensor& tensor) {
+namespace {
+
+/// `owner` of the tensor's memory; null: the tensor itself.
+void pack(Packed& packed, const torch::Tensor& tensor, std::shared_ptr<const void> owner) {
   if (!tensor.defined()) {
     packed.tensors.push_back({.type = -1});
     return;
@@ -27,9 +32,16 @@ void pack(Packed& packed, const torch::Tensor& tensor) {
   if (channels_last) flat = flat.permute({0, 2, 3, 1});
   flat = flat.cpu().contiguous();
   packed.numbers.push_back(channels_last ? 1 : 0);
-  auto owner = std::make_shared<torch::Tensor>(flat);
-  const void* data = flat.data_ptr();
-  packed.tensors.push_back({static_cast<int>(flat.scalar_type()), flat.sizes().vec(), {std::move(owner), data, flat.nbytes()}});
+  const bool shared = flat.data_ptr() == tensor.data_ptr();
+  if (!shared || owner == nullptr) owner = std::make_shared<torch::Tensor>(flat);
+  packed.tensors.push_back(
+      {static_cast<int>(flat.scalar_type()), flat.sizes().vec(), {std::move(owner), flat.data_ptr(), flat.nbytes()}});
+}
+
+}  // namespace
+
+void pack(Packed& packed, const torch::Tensor& tensor) {
+  pack(packed, tensor, nullptr);
 }
 
 torch::Tensor unpack_tensor(Unpacker& unpacker) {
@@ -64,7 +76,9 @@ std::vector<torch::Tensor> unpack_tensors(Unpacker& unpacker) {
 void pack(Packed& packed, const TensorSetPtr& set) {
   packed.numbers.push_back(set->version);
   packed.numbers.push_back(set->clock);
-  pack(packed, set->tensors);
+  packed.numbers.push_back(static_cast<std::int64_t>(set->tensors.size()));
+  // The set has to live on: when it dies, its memory is given to the next one, whoever else holds the tensors.
+  for (const torch::Tensor& tensor : set->tensors) pack(packed, tensor, set);
 }
 
 TensorSetPtr unpack_set(Unpacker& unpacker) {
@@ -95,6 +109,26 @@ std::vector<std::vector<torch::Tensor>> unpack_blocks(Unpacker& unpacker) {
   std::vector<std::vector<torch::Tensor>> blocks(unpacker.count(most_tensors));
   for (auto& block : blocks) block = unpack_tensors(unpacker);
   return blocks;
+}
+
+void pack(Packed& packed, const std::vector<std::int64_t>& numbers) {
+  packed.numbers.push_back(static_cast<std::int64_t>(numbers.size()));
+  packed.numbers.insert(packed.numbers.end(), numbers.begin(), numbers.end());
+}
+
+void unpack(Unpacker& unpacker, std::vector<std::int64_t>& numbers) {
+  numbers.resize(unpacker.count(most_tensors));
+  for (std::int64_t& number : numbers) number = unpacker.number();
+}
+
+void pack(Packed& packed, const BlockRange& blocks) {
+  pack(packed, blocks.first);
+  pack(packed, blocks.last);
+}
+
+void unpack(Unpacker& unpacker, BlockRange& blocks) {
+  unpack(unpacker, blocks.first);
+  unpack(unpacker, blocks.last);
 }
 
 bool same_shapes(const std::vector<torch::Tensor>& tensors, const std::vector<torch::Tensor>& like) {

@@ -5,59 +5,31 @@
 #include <map>
 
 #include "rubato/core/error.h"
-#include "rubato/replica/packing.h"
+#include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
 namespace {
 
 /// A micro-batch on its way up, with its labels; without a batch: the segment ends here.
-struct MicroBatch final : Message {
+struct MicroBatch final : Portable<MicroBatch> {
   std::int64_t index = -1;         // of the batch
   int number = 0, count = 1;       // which of how many
   std::int64_t batch_samples = 0;  // of the whole batch
   torch::Tensor output, target;
   std::size_t bytes() const override { return output.defined() ? output.nbytes() + target.nbytes() : 0; }
   std::int64_t batch() const override { return index; }
-  Packed pack() const override {
-    Packed packed;
-    packed.numbers = {index, number, count, batch_samples};
-    rubato::pack(packed, output);
-    rubato::pack(packed, target);
-    return packed;
-  }
-  static MicroBatch unpack(Unpacker& unpacker) {
-    MicroBatch part;
-    part.index = unpacker.number();
-    part.number = static_cast<int>(unpacker.count(std::size_t{1} << 20));
-    part.count = static_cast<int>(unpacker.count(std::size_t{1} << 20));
-    part.batch_samples = unpacker.number();
-    part.output = unpack_tensor(unpacker);
-    part.target = unpack_tensor(unpacker);
-    return part;
-  }
+  static auto members(auto& m) { return std::tie(m.index, m.number, m.count, m.batch_samples, m.output, m.target); }
 };
 
 /// Gradient of the step's loss with respect to the activations of a micro-batch, on its way down.
-struct MicroGradient final : Message {
+struct MicroGradient final : Portable<MicroGradient> {
   std::int64_t index = -1;
   int number = 0;
   torch::Tensor grad;
   std::size_t bytes() const override { return grad.nbytes(); }
   std::int64_t batch() const override { return index; }
-  Packed pack() const override {
-    Packed packed;
-    packed.numbers = {index, number};
-    rubato::pack(packed, grad);
-    return packed;
-  }
-  static MicroGradient unpack(Unpacker& unpacker) {
-    MicroGradient part;
-    part.index = unpacker.number();
-    part.number = static_cast<int>(unpacker.count(std::size_t{1} << 20));
-    part.grad = unpack_tensor(unpacker);
-    return part;
-  }
+  static auto members(auto& m) { return std::tie(m.index, m.number, m.grad); }
 };
 
 /// At most `most` parts whose sizes differ by one at most, the larger ones first.

@@ -9,36 +9,6 @@ std::string channel_name(const Replica& replica, const char* what, int cut) {
 
 }  // namespace
 
-Packed Activation::pack() const {
-  Packed packed;
-  packed.numbers = {index};
-  rubato::pack(packed, output);
-  rubato::pack(packed, target);
-  return packed;
-}
-
-Activation Activation::unpack(Unpacker& unpacker) {
-  Activation activation;
-  activation.index = unpacker.number();
-  activation.output = unpack_tensor(unpacker);
-  activation.target = unpack_tensor(unpacker);
-  return activation;
-}
-
-Packed ErrorGradient::pack() const {
-  Packed packed;
-  packed.numbers = {index};
-  rubato::pack(packed, grad);
-  return packed;
-}
-
-ErrorGradient ErrorGradient::unpack(Unpacker& unpacker) {
-  ErrorGradient gradient;
-  gradient.index = unpacker.number();
-  gradient.grad = unpack_tensor(unpacker);
-  return gradient;
-}
-
 std::vector<BlockRange> stage_ranges(const std::vector<int>& cuts, int blocks) {
   std::vector<BlockRange> ranges;
   int first = 0;

@@ -5,29 +5,27 @@
 #include <string>
 #include <vector>
 
-#include "rubato/replica/packing.h"
+#include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {
 
 /// Travels upwards with the labels; without a batch: the segment ends here.
-struct Activation final : Message {
+struct Activation final : Portable<Activation> {
   std::int64_t index = -1;
   torch::Tensor output, target;
   std::size_t bytes() const override { return output.defined() ? output.nbytes() + target.nbytes() : 0; }
   std::int64_t batch() const override { return index; }
-  Packed pack() const override;
-  static Activation unpack(Unpacker& unpacker);
+  static auto members(auto& m) { return std::tie(m.index, m.output, m.target); }
 };
 
 /// Travels downwards: gradient of the loss with respect to an activation.
-struct ErrorGradient final : Message {
+struct ErrorGradient final : Portable<ErrorGradient> {
   std::int64_t index = -1;
   torch::Tensor grad;
   std::size_t bytes() const override { return grad.nbytes(); }
   std::int64_t batch() const override { return index; }
-  Packed pack() const override;
-  static ErrorGradient unpack(Unpacker& unpacker);
+  static auto members(auto& m) { return std::tie(m.index, m.grad); }
 };
 
 /// Where one of `count` stages stands and how it reaches its neighbours. Stage 0 takes batches from the source.

@@ -25,6 +25,7 @@ class FixedHome final : public Home {
   void came(int rank) override;
   void died(int rank) override;
   void reported(int) override {}
+  void sums_broken() override;
 
  private:
   bool try_run(std::int64_t begin, std::int64_t end);
@@ -34,6 +35,7 @@ class FixedHome final : public Home {
   void stop_together(std::unique_lock<std::mutex>& lock);
   void keep_states();
   bool takes_part(const WorkerEntry& entry) const { return entry.segment == segment_; }
+  std::vector<std::int64_t> taking_part() const;
   int replica_of(int rank) const { return rank / plan_.place.parts; }
 
   std::string policy_;
@@ -116,7 +118,7 @@ void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
   };
   bool aborted = false;
   wait_until(lock, [&] {
-    if (stop_wanted_ && segment_ > 0) return true;
+    if (stop_wanted_) return true;
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
       WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
       if (entry.state == WorkerEntry::running && entry.era != era()) {
@@ -144,10 +146,14 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
     const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
     if (entry.present() && !entry.silent) ranks.push_back(rank);
   }
-  BeginOrder common{.segment = segment_, .begin = begin, .end = end, .generation = ++generation_};
-  if (store_) {
-    common.store_port = store_->port();
-    common.store_host = plan_.processes->address;
+  BeginOrder common{
+      .segment = segment_,
+      .begin = begin,
+      .end = end,
+  };
+  if (sums_) {
+    meet({ranks.begin(), ranks.end()});
+    common.generation = generation_;
     for (const int rank : ranks) common.members.push_back(replica_of(rank));
     std::sort(common.members.begin(), common.members.end());
     common.members.erase(std::unique(common.members.begin(), common.members.end()), common.members.end());
@@ -187,6 +193,21 @@ void FixedHome::came(int rank) {
   order(rank, order::abort, {}, era());
 }
 
+std::vector<std::int64_t> FixedHome::taking_part() const {
+  std::vector<std::int64_t> ranks;
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    if (takes_part(table_[static_cast<std::size_t>(rank)])) ranks.push_back(rank);
+  }
+  return ranks;
+}
+
+void FixedHome::sums_broken() {
+  forget_generation();
+  if (!running_) return;
+  if (continues_) return order_members(taking_part());
+  lost_one_ = true;
+}
+
 /// With the lock held. The others finish without it, or the segment is lost.
 void FixedHome::died(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
@@ -203,16 +224,13 @@ void FixedHome::died(int rank) {
   if (entry.present() && !entry.silent) return;
   entry.segment = -1;
   entry.synced = false;
-  std::vector<std::int64_t> left;
-  for (int other = 0; other < static_cast<int>(table_.size()); ++other) {
-    if (takes_part(table_[static_cast<std::size_t>(other)])) left.push_back(other);
-  }
+  const std::vector<std::int64_t> left = taking_part();
   if (!continues_ || left.empty()) {
     lost_one_ = true;
     return;
   }
   if (entry.silent) entry.state = WorkerEntry::dead;
-  if (store_) {
+  if (sums_) {
     order_members(left);
   } else {
     runtime_->deliver(rank, job_.coupling().requests(), -1, Coupling::farewell(replica_of(rank)));

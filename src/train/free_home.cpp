@@ -54,6 +54,10 @@ class FreeHome final : public Home {
   void came(int) override { membership_changed(); }
   void died(int) override { membership_changed(); }
   void reported(int) override { membership_changed(); }
+  void sums_broken() override {
+    forget_generation();
+    order_members(members());
+  }
 
  private:
   void start(std::int64_t begin);
@@ -219,9 +223,7 @@ bool FreeHome::begin_worker(int rank) {
       begin.state = kept_weights(rank);
     }
   }
-  if (store_) {
-    begin.store_port = store_->port();
-    begin.store_host = plan_.processes->address;
+  if (sums_) {
     begin.members = members();
     begin.members.push_back(rank);
     std::sort(begin.members.begin(), begin.members.end());

@@ -56,14 +56,13 @@ Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(cons
       job_(job),
       meter_(meter),
       note_(std::move(note)),
+      sums_(find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1),
       table_(static_cast<std::size_t>(plan.processes->world)),
       generation_(std::int64_t{plan.processes->incarnation} << 32) {
   unpack_to(plan.stage.device);
   RuntimeOptions roles = plan_.roles;
   roles.processors = 0;  // the centre must not wait for a turn
   runtime_ = make_process_runtime(roles, *this, plan_.options.silence);
-  if (find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1)
-    store_ = std::make_unique<MeetingStore>();
   post_ = std::make_unique<Post>(post_options(plan, *plan.processes), *this);
   attach(*post_, *runtime_);
   if (!plan.options.metrics.empty()) {
@@ -91,11 +90,21 @@ void Home::order(int rank, const char* what, Packed content, std::int64_t serial
   post_->send(rank, {.kind = FrameKind::order, .about = what, .serial = serial, .content = std::move(content)});
 }
 
+void Home::meet(const std::vector<std::int64_t>& members) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> processes;
+  for (const std::int64_t member : members) {
+    processes.emplace_back(member, table_.at(static_cast<std::size_t>(member)).greeting.pid);
+  }
+  if (std::exchange(met_, processes) == processes) return;
+  ++generation_;
+  board_.clear();
+}
+
 void Home::order_members(const std::vector<std::int64_t>& members) {
-  if (!store_) return;
+  if (!sums_) return;
+  meet(members);
   Packed content;
-  content.texts = {plan_.processes->address};
-  content.numbers = {store_->port(), ++generation_};
+  content.numbers = {generation_};
   content.numbers.insert(content.numbers.end(), members.begin(), members.end());
   for (const std::int64_t member : members) order(static_cast<int>(member), order::members, content);
 }
@@ -106,6 +115,7 @@ void Home::order_all(const char* what, const Packed& content, std::int64_t seria
 
 void Home::open() {
   if (status_writer_.joinable()) return;
+  remember_counts();
   post_->start();
   begin_status();
 }
@@ -190,6 +200,7 @@ void Home::mark_dead(int rank) {
   entry.state = WorkerEntry::dead;
   entry.died = WorkerEntry::Clock::now();
   entry.synced = false;
+  entry.weights.reset();
   for (std::size_t block = 0; block < entry.beat.staleness.size(); ++block) {
     staleness_of_the_dead_.resize(std::max(staleness_of_the_dead_.size(), block + 1));
     add(staleness_of_the_dead_[block], entry.beat.staleness[block]);
@@ -218,9 +229,28 @@ void Home::arrived(int peer, Frame frame) {
   if (peer < 0) return;
   if (frame.kind == FrameKind::beat) return beat_came(peer, frame.content);
   if (frame.kind == FrameKind::listens) return worker_listens(peer, frame.about);
-  if (frame.kind == FrameKind::report && (frame.about == report::ask || frame.about == report::sum)) return relay(peer, frame);
-  if (frame.kind == FrameKind::report) return report_came(peer, frame);
-  carry(peer, frame);
+  if (frame.kind != FrameKind::report) {
+    carry(peer, frame);
+  } else if (frame.about == report::ask || frame.about == report::sum) {
+    relay(peer, frame);
+  } else if (frame.about == report::put || frame.about == report::look) {
+    meeting_place(peer, frame);
+  } else {
+    report_came(peer, frame);
+  }
+}
+
+/// What the meter says of them: a loss may have diverged.
+std::exception_ptr Home::count(const std::vector<StepReport>& steps) {
+  try {
+    for (StepReport step : steps) {
+      step.time = now();
+      meter_.step(step);
+    }
+  } catch (...) {
+    return std::current_exception();
+  }
+  return nullptr;
 }
 
 void Home::beat_came(int peer, const Packed& content) {
@@ -228,18 +258,10 @@ void Home::beat_came(int peer, const Packed& content) {
   WorkerBeat beat = WorkerBeat::unpack(unpacker);
   const std::vector<StepReport> steps = std::move(beat.steps);
   beat.steps.clear();
-  std::exception_ptr failure;
-  try {
-    for (StepReport step : steps) {
-      step.time = now();
-      meter_.step(step);
-    }
-  } catch (...) {
-    failure = std::current_exception();
-  }
+  const std::exception_ptr failure = count(steps);
   const std::lock_guard lock(mutex_);
   WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
-  if (failure && !failure_) failure_ = failure;
+  if (!failure_) failure_ = failure;
   entry.heard = WorkerEntry::Clock::now();
   entry.step = std::max(entry.step, beat.step);
   if (const double passed = seconds_since(entry.rate_at); passed > 2) {
@@ -263,20 +285,40 @@ void Home::worker_listens(int peer, const std::string& channel) {
   }
 }
 
+/// What members of sums leave here for each other.
+void Home::meeting_place(int peer, Frame& frame) {
+  Unpacker unpacker(frame.content);
+  const std::string& key = unpacker.text();
+  const std::lock_guard lock(mutex_);
+  std::set<int> asking;
+  std::optional<std::string> value;
+  if (frame.about == report::put) {
+    value = unpack_bytes(unpacker);
+    asking = board_.put(key, *value);
+  } else if ((value = board_.ask(peer, key))) {
+    asking = {peer};
+  }
+  for (const int rank : asking) {
+    Packed found;
+    found.texts = {key};
+    pack_bytes(found, *value);
+    order(rank, order::found, std::move(found));
+  }
+}
+
 /// Questions and answers between workers about a sum that a death has left unfinished.
 void Home::relay(int peer, Frame& frame) {
   if (frame.about == report::ask) {
     frame.content.numbers.insert(frame.content.numbers.begin(), peer);
     const std::lock_guard lock(mutex_);
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-      if (rank != peer && table_[static_cast<std::size_t>(rank)].state == WorkerEntry::running)
-        order(rank, order::asked, frame.content);
+      if (rank != peer && table_[static_cast<std::size_t>(rank)].present()) order(rank, order::asked, frame.content);
     }
     return;
   }
   Unpacker unpacker(frame.content);
   const int asker = static_cast<int>(unpacker.number());
-  frame.content.numbers.erase(frame.content.numbers.begin());
+  frame.content.numbers.front() = peer;
   order(asker, order::sum, std::move(frame.content));
 }
 
@@ -291,10 +333,8 @@ void Home::report_came(int peer, Frame& frame) {
     entry.state = WorkerEntry::finished;
     Unpacker unpacker(entry.finish.beat);
     entry.beat = WorkerBeat::unpack(unpacker);
-    for (StepReport step : entry.beat.steps) {
-      step.time = now();
-      meter_.step(step);
-    }
+    const std::exception_ptr failure = count(entry.beat.steps);
+    if (!failure_) failure_ = failure;
     reported(peer);
   } else if (frame.about == report::aborted) {
     entry.era = frame.serial;
@@ -312,6 +352,9 @@ void Home::report_came(int peer, Frame& frame) {
     entry.held = true;
   } else if (frame.about == report::stop) {
     stop_wanted_ = true;
+  } else if (frame.about == report::broken) {
+    Unpacker unpacker(frame.content);
+    if (unpacker.number() == generation_) sums_broken();
   }
   changed_.notify_all();
 }

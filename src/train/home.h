@@ -8,10 +8,10 @@
 #include <optional>
 #include <thread>
 
-#include "rubato/collectives/collectives.h"
 #include "rubato/train/execution.h"
 #include "rubato/train/plan.h"
 #include "rubato/train/status.h"
+#include "train/meeting.h"
 #include "train/process_link.h"
 #include "train/worker_table.h"
 
@@ -59,12 +59,18 @@ class Home : public Execution, public ProcessLink {
   virtual void came(int rank) = 0;
   /// A worker has died, with the lock held.
   virtual void died(int rank) = 0;
+  /// Sums of this generation do not come about although nobody is known to have died; with the lock held.
+  virtual void sums_broken() = 0;
   /// A worker has reported the end of its segment, with the lock held.
   virtual void reported(int /*rank*/) {}
 
   void order(int rank, const char* what, Packed content, std::int64_t serial = 0);
+  /// Their connections shall be made anew, whoever the members are.
+  void forget_generation() { met_.clear(); }
   /// Tells `members` of a sum that these are the ones; nothing where no sums are.
   void order_members(const std::vector<std::int64_t>& members);
+  /// Makes `generation_` that of `members`: a new one where they are not the same processes as before.
+  void meet(const std::vector<std::int64_t>& members);
   void order_all(const char* what, const Packed& content, std::int64_t serial = 0);
   /// Waits until `condition` holds under the lock, looking again from time to time; throws what a worker or the centre has failed
   /// with.
@@ -85,7 +91,7 @@ class Home : public Execution, public ProcessLink {
   StepMeter& meter_;
   std::function<void(const std::string&)> note_;
   std::unique_ptr<ProcessRuntime> runtime_;
-  std::unique_ptr<MeetingStore> store_;  ///< where collectives are needed
+  const bool sums_;  ///< workers need collectives
   std::atomic<bool> stop_wanted_{false};
 
   mutable std::mutex mutex_;
@@ -101,15 +107,20 @@ class Home : public Execution, public ProcessLink {
 
  private:
   void report_came(int peer, Frame& frame);
+  std::exception_ptr count(const std::vector<StepReport>& steps);
   void beat_came(int peer, const Packed& content);
   void worker_listens(int peer, const std::string& channel);
   void relay(int peer, Frame& frame);
+  void meeting_place(int peer, Frame& frame);
   JobStatus status(const std::string& state) const;
   WorkerStatus status_of(int rank) const;
+  void remember_counts();
   void begin_status();
   void say_where(int rank);
 
-  std::map<std::string, int> places_;  ///< of channels that workers receive; guarded by mutex_
+  MeetingBoard board_;                                      ///< guarded by mutex_
+  std::vector<std::pair<std::int64_t, std::int64_t>> met_;  ///< ranks and processes of this generation
+  std::map<std::string, int> places_;                       ///< of channels that workers receive; guarded by mutex_
   std::optional<double> train_loss_, test_accuracy_;
   std::string state_ = "waiting";
   std::unique_ptr<MetricsPage> page_;

@@ -5,6 +5,7 @@
 #include "rubato/core/error.h"
 #include "rubato/train/files.h"
 #include "train/home.h"
+#include "train/post_options.h"
 
 // What `rubato status` and the metrics page show.
 
@@ -18,6 +19,18 @@ double seconds_since(WorkerEntry::Clock::time_point begin) {
 }
 
 }  // namespace
+
+/// What earlier homes of this job have counted; all but their last second of it.
+void Home::remember_counts() {
+  const auto file = std::filesystem::path(plan_.options.run_dir) / "status.json";
+  if (plan_.processes->incarnation == 0 || !std::filesystem::exists(file)) return;
+  try {
+    const JobStatus before = status_from_json(read_file(file), file.string());
+    deaths_ = before.deaths;
+    joins_ = before.joins;
+  } catch (const DataError&) {  // then they count from here
+  }
+}
 
 void Home::begin_status() {
   state_ = "running";
@@ -68,20 +81,21 @@ WorkerStatus Home::status_of(int rank) const {
 
 JobStatus Home::status(const std::string& state) const {
   const Refusals refusals = post_->refusals();
-  JobStatus job{.time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
-                .state = state,
-                .run = plan_.options.run_dir,
-                .schedule = plan_.options.schedule,
-                .coupling = plan_.options.coupling,
-                .total_steps = plan_.total_steps,
-                .train_loss = train_loss_,
-                .test_accuracy = test_accuracy_,
-                .home = {.pid = getpid(), .host = "", .incarnation = plan_.processes->incarnation, .rebuilt_from = rebuilt_from_},
-                .deaths = deaths_,
-                .joins = joins_,
-                .refused = refusals.count(),
-                .refused_reasons = refusals.reasons,
-                .last_refused = refusals.last};
+  JobStatus job{
+      .time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
+      .state = state,
+      .run = plan_.options.run_dir,
+      .schedule = plan_.options.schedule,
+      .coupling = plan_.options.coupling,
+      .total_steps = plan_.total_steps,
+      .train_loss = train_loss_,
+      .test_accuracy = test_accuracy_,
+      .home = {.pid = getpid(), .host = host_name(), .incarnation = plan_.processes->incarnation, .rebuilt_from = rebuilt_from_},
+      .deaths = deaths_,
+      .joins = joins_,
+      .refused = refusals.count(),
+      .refused_reasons = refusals.reasons,
+      .last_refused = refusals.last};
   const MeterReading reading = meter_.reading();
   if (reading.samples > 0) job.train_loss = reading.loss;
   std::optional<std::int64_t> least;

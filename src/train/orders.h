@@ -17,10 +17,10 @@ inline constexpr const char* end_at = "end at";    ///< numbers: step; go on up 
 inline constexpr const char* stop = "stop";        ///< end the segment where it is
 inline constexpr const char* leave = "leave";      ///< numbers: exit code; texts: why. The job is over
 inline constexpr const char* meet = "meet";        ///< at another worker: numbers: rank; texts: endpoint
-inline constexpr const char* members =
-    "members";                                ///< of collectives: numbers: port, generation, replicas that are left; texts: host
-inline constexpr const char* asked = "sum?";  ///< another worker asks: numbers: its rank, SumQuestion; texts: group
-inline constexpr const char* sum = "sum";     ///< the answer: numbers: SumQuestion, 1 if there is one; texts: group; tensors
+inline constexpr const char* members = "members";  ///< of collectives: numbers: generation, replicas that are left
+inline constexpr const char* found = "found";      ///< what a member has put at the meeting place; texts: key; bytes
+inline constexpr const char* asked = "sum?";       ///< another worker asks: numbers: its rank, SumQuestion; texts: group
+inline constexpr const char* sum = "sum";          ///< the answer: numbers: SumQuestion, 1 if there is one; texts: group; tensors
 }  // namespace order
 
 namespace report {
@@ -32,6 +32,9 @@ inline constexpr const char* held = "held";          ///< numbers: index of the 
 inline constexpr const char* stop = "stop";          ///< somebody wants the job to stop
 inline constexpr const char* ask = "sum?";           ///< for all other workers: numbers: SumQuestion; texts: group
 inline constexpr const char* sum = "sum";            ///< for one of them: as order::sum, with its rank before
+inline constexpr const char* broken = "broken";      ///< connections of a sum; numbers: generation
+inline constexpr const char* put = "put";            ///< for the meeting place of collectives; texts: key; bytes
+inline constexpr const char* look = "look";          ///< for what another has put there; texts: key
 }  // namespace report
 
 struct BeginOrder {
@@ -42,10 +45,8 @@ struct BeginOrder {
     join,      ///< from the centre
   } start = as_it_is;
   std::int64_t segment = 0, begin = 0, end = 0;
-  std::int64_t store_port = 0;  ///< of the collectives; 0: there are none
-  std::string store_host;
   std::int64_t generation = 0;        ///< of the members
-  std::vector<std::int64_t> members;  ///< replicas that take part in collectives
+  std::vector<std::int64_t> members;  ///< replicas that take part in collectives; empty: there are none
   Packed state;                       ///< part: bytes; weights: sets
 
   Packed pack() const;

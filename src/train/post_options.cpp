@@ -11,12 +11,6 @@ namespace {
 constexpr std::size_t kib = 1024;
 constexpr double least_silence_of_fixed_members = 10;  // they are waited for: a false alarm costs more than a late one
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 /// Bytes of the largest parameter or buffer, and of all.
 std::pair<std::size_t, std::size_t> bytes_of(const Model& model) {
   std::size_t largest = 0, all = 0;
@@ -32,6 +26,12 @@ std::pair<std::size_t, std::size_t> bytes_of(const Model& model) {
 }
 
 }  // namespace
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
 
 /// Where workers have free membership only weights travel, tensor by tensor. Elsewhere whole states do: weights, moments,
 /// averages, passes in flight with their weights.

@@ -35,7 +35,8 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
       free_(has_free_membership(plan_.options, plan_.place.parts)),
       job_(plan_.model, plan_.job(), tap_),
       replica_(plan_.place.replica),
-      collectives_(choice_.address) {
+      meeting_(std::make_shared<MeetingAtHome>([this](const char* about, Packed content) { report(about, std::move(content)); })),
+      collectives_(choice_.address, meeting_) {
   drop_what_others_hold();
   unpack_to(plan_.stage.device);
   runtime_ = make_process_runtime(plan_.roles, *this, plan_.options.silence);
@@ -46,6 +47,11 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
     ask.numbers = {question.number, question.generation};
     ask.texts = {question.group};
     report(report::ask, std::move(ask));
+  });
+  collectives_.complain_with([this](std::int64_t generation) {
+    Packed broken;
+    broken.numbers = {generation};
+    report(report::broken, std::move(broken));
   });
 }
 
@@ -145,9 +151,8 @@ void Worker::Implementation::prepare(const BeginOrder& begin) {
     segment_ = begin.segment;
   }
   step_ = begin.begin;
-  if (begin.store_port > 0) {
-    collectives_.meet({.host = begin.store_host, .port = static_cast<int>(begin.store_port)}, era(), begin.generation,
-                      begin.members, replica_, plan_.place.stage.value_or(0));
+  if (!begin.members.empty()) {
+    collectives_.meet(era(), begin.generation, begin.members, replica_, plan_.place.stage.value_or(0));
   }
   if (begin.start == BeginOrder::part) {
     Unpacker unpacker(begin.state);

@@ -39,9 +39,12 @@ void Worker::Implementation::order_came(Frame frame) {
     return post_->know(rank, unpacker.text());
   }
   if (what == order::members) {
-    const MeetingPlace place{unpacker.text(), static_cast<int>(unpacker.number())};
-    const auto& numbers = frame.content.numbers;
-    return collectives_.set_members(place, unpacker.number(), {numbers.begin() + 2, numbers.end()});
+    const std::int64_t generation = unpacker.number();
+    return collectives_.set_members(generation, {frame.content.numbers.begin() + 1, frame.content.numbers.end()});
+  }
+  if (what == order::found) {
+    const std::string& key = unpacker.text();
+    return meeting_->came(key, unpack_bytes(unpacker));
   }
   if (what == order::asked) return answer_sum(unpacker);
   if (what == order::sum) return sum_came(unpacker);
@@ -84,6 +87,7 @@ void Worker::Implementation::answer_sum(Unpacker& unpacker) {
 }
 
 void Worker::Implementation::sum_came(Unpacker& unpacker) {
+  const std::int64_t member = unpacker.number();
   const SumQuestion question{unpacker.text(), unpacker.number(), unpacker.number()};
   std::shared_ptr<TensorSum> sum;
   if (unpacker.count(1) == 1) {
@@ -91,7 +95,7 @@ void Worker::Implementation::sum_came(Unpacker& unpacker) {
     sum->set_parts(static_cast<int>(unpacker.number()));
     sum->tensors = unpack_tensors(unpacker);
   }
-  collectives_.answer(question, std::move(sum));
+  collectives_.answer(member, question, std::move(sum));
 }
 
 Packed Worker::Implementation::weights() const {

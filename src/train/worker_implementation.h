@@ -9,6 +9,7 @@
 
 #include "rubato/collectives/collectives.h"
 #include "rubato/train/worker.h"
+#include "train/meeting.h"
 #include "train/orders.h"
 #include "train/process_link.h"
 #include "train/step_tap.h"
@@ -19,11 +20,11 @@ namespace rubato {
 // Thread rules
 //  * `run` executes orders one after the other on the caller's thread; segments run there, with roles on threads of their own.
 //  * The post's thread answers at once what must not wait for a segment to end, and queues the rest. `mutex_` guards the queue,
-//  the
-//    phase and what the home last said; it is never held while anything is called.
+//    the phase and what the home last said; it is never held while anything is called.
 class Worker::Implementation final : public ProcessLink {
  public:
   Implementation(Plan plan, std::function<void(const std::string&)> note);
+  ~Implementation() override { meeting_->close(); }
   int run();
   void request_stop() { stop_wanted_ = true; }
   bool stop_requested() const { return stop_wanted_; }
@@ -74,6 +75,7 @@ class Worker::Implementation final : public ProcessLink {
   StepTap tap_;
   Job job_;
   int replica_;
+  std::shared_ptr<MeetingAtHome> meeting_;
   Collectives collectives_;
   std::unique_ptr<ProcessRuntime> runtime_;
   std::atomic<bool> stop_wanted_{false};

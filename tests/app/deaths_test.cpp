@@ -44,6 +44,18 @@ class Deaths : public ::testing::Test {
   }
   std::string summary(const std::string& key) const { return json_value(content_of(run() / "summary.json"), key); }
 
+  void survivors_go_on(const char* coupling) {
+    const Words flags = {"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every", "500"};
+    Background launcher(launch(3, flags), folder.path() / "log");
+    ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
+    kill(process_of(run(), 1), SIGKILL);
+    ASSERT_TRUE(eventually([&] { return worker(1).value("incarnation", 0) == 1 && worker(1).value("samples", 0) > 0; })) << log();
+    launcher.end(SIGTERM);
+    EXPECT_EQ(launcher.wait(60s), 130) << log();
+    EXPECT_EQ(summary("status"), "interrupted");
+    EXPECT_EQ(status()["deaths"], 1);
+  }
+
   TemporaryDirectory folder;
   std::filesystem::path data;
 };
@@ -99,16 +111,38 @@ TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
   EXPECT_EQ(summary("weights_digest"), after_death);
 }
 
+/// Sums, and rounds with a centre, go on without one who dies; who comes back takes part from the next segment on.
 TEST_F(Deaths, survivors_of_a_sum_go_on_without_the_dead_and_it_joins_again) {
-  Background launcher(
-      launch(3, {"--coupling", "allreduce", "--steps", "1500", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
-      folder.path() / "log");
+  survivors_go_on("allreduce");
+}
+
+TEST_F(Deaths, survivors_of_a_round_go_on_without_the_dead_and_it_joins_again) {
+  survivors_go_on("easgd");
+}
+
+/// Replicas that average without a centre: who comes back begins with the weights of another.
+TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_home) {
+  Background launcher(launch(3, {"--coupling", "lap", "--steps", "6000", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
+                      folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
   kill(process_of(run(), 1), SIGKILL);
+  ASSERT_TRUE(eventually([&] { return worker(1).value("incarnation", 0) == 1 && worker(1).value("samples", 0) > 0; })) << log();
+  kill(process_of(run(), -1), SIGKILL);
   EXPECT_EQ(launcher.wait(100s), 0) << log();
-  EXPECT_EQ(summary("steps"), "1500");
-  EXPECT_EQ(status()["workers"][1]["incarnation"], 1);
-  EXPECT_EQ(status()["workers"][1]["state"], "finished");
+  EXPECT_EQ(summary("steps"), "6000");
+}
+
+TEST_F(Deaths, a_signal_ends_a_job_whose_workers_have_not_come) {
+  Words words = train({"--coupling", "allreduce", "--replicas", "2"});
+  for (const auto& [name, value] :
+       {std::pair{"RUBATO_ROLE", "home"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29872"}}) {
+    setenv(name, value, 1);
+  }
+  Background home(words, folder.path() / "log");
+  for (const char* name : {"RUBATO_ROLE", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) unsetenv(name);
+  ASSERT_TRUE(eventually([&] { return status().is_object(); })) << log();
+  home.end(SIGTERM);
+  EXPECT_EQ(home.wait(30s), 130) << log();  // well before --patience
 }
 
 TEST_F(Deaths, the_policy_stop_ends_the_job_with_a_sentence) {

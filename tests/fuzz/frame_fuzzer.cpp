@@ -102,6 +102,6 @@ int main(int arguments, char** argument) {
     for (std::size_t left = dice.below(5); left > 0; --left) rubato::test::mutate(dice, input);
     LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
   }
-  std::printf("%llu inputs, %zu parsed\n", static_cast<unsigned long long>(inputs), parsed);
+  std::printf("ok - %llu random frames, %zu of them parsed\n", static_cast<unsigned long long>(inputs), parsed);
 }
 #endif

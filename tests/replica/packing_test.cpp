@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "model/recycler.h"
+
 namespace rubato {
 namespace {
 
@@ -49,6 +51,21 @@ TEST(Packing, sets_keep_version_and_clock) {
   EXPECT_EQ(back[1]->version, 7);
   EXPECT_EQ(back[1]->clock, 5);
   EXPECT_TRUE(torch::equal(back[1]->tensors[1], set->tensors[1]));
+}
+
+/// What has not been sent yet must not be overwritten by the weights after it.
+TEST(Packing, the_memory_of_a_packed_set_is_not_given_to_the_next_one) {
+  const auto recycler = std::make_shared<Recycler>();
+  auto set = recycler->take({torch::empty({100})});
+  set->tensors[0].fill_(1);
+  auto packed = std::make_unique<Packed>();
+  pack(*packed, TensorSetPtr(set));
+  set.reset();
+  auto next = recycler->take({torch::empty({100})});
+  next->tensors[0].fill_(2);
+  Unpacker unpacker(*packed);
+  const TensorSetPtr back = unpack_set(unpacker);
+  EXPECT_TRUE(torch::equal(back->tensors[0], torch::ones({100})));
 }
 
 TEST(Packing, anything_else_is_refused) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,23 +11,13 @@
 
 namespace rubato {
 
-/// Where members of a group find each other.
-struct MeetingPlace {
-  std::string host;
-  int port = 0;
-};
-
-/// The store that members of collectives meet at (c10d's TCPStore): one per job, in the home. It knows no passwords: keep it on a
-/// private network.
-class MeetingStore {
+/// Where members of a group leave word for each other, such as their addresses: small values by key. Thread-safe.
+class MeetingPlace {
  public:
-  MeetingStore();
-  ~MeetingStore();
-  int port() const;
-
- private:
-  struct Implementation;
-  std::unique_ptr<Implementation> implementation_;
+  virtual ~MeetingPlace() = default;
+  virtual void put(const std::string& key, const std::string& value) = 0;
+  /// The value, waiting a moment for it; nothing: it has not been put yet.
+  virtual std::optional<std::string> get(const std::string& key) = 0;
 };
 
 /// What a member asks others after one of them has died: whether a sum was finished there.
@@ -42,16 +33,15 @@ struct SumQuestion {
 /// have finished it with the dead one's part: they give the others their result, so that all go on from the same.
 class Collectives {
  public:
-  /// `address`: of this machine, as the other members reach it.
-  explicit Collectives(std::string address);
+  /// `address`: of this machine, as the other members reach it. They meet at `place`.
+  Collectives(std::string address, std::shared_ptr<MeetingPlace> place);
   ~Collectives();
 
   /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Groups of another era or
   /// generation are forgotten; all members name the same.
-  void meet(const MeetingPlace& place, std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
-            int replica, int part);
-  /// Those still alive, and where they meet.
-  void set_members(const MeetingPlace& place, std::int64_t generation, const std::vector<std::int64_t>& members);
+  void meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica, int part);
+  /// Those still alive.
+  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
   /// Blocks. Throws Stopped after `interrupt`.
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   /// Everybody who waits is to stop.
@@ -63,10 +53,13 @@ class Collectives {
 
   /// Puts a question to all other members; `answer` is called for each answer.
   void ask_with(std::function<void(const SumQuestion&)> ask);
+  /// Says so when connections of this generation have failed and nothing has come of it: whoever watches then makes a new
+  /// generation, of the same members where all of them are alive.
+  void complain_with(std::function<void(std::int64_t generation)> complain);
   /// Of another member: the sum's bytes, if it was finished here; null: it was not, and will not be without the one who asks.
   std::shared_ptr<const Summable> finished(const SumQuestion& question);
-  /// Of a member, to a question of ours. `sum` null: not finished there.
-  void answer(const SumQuestion& question, std::shared_ptr<const Summable> sum);
+  /// Of `member`, to a question of ours. `sum` null: not finished there.
+  void answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum);
 
  private:
   class Implementation;

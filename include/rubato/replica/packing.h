@@ -11,6 +11,7 @@ namespace rubato {
 
 /// Tensors into what travels between processes, and out of it. Packing shares memory with CPU tensors that lie contiguously (in
 /// either memory format of images) and copies others; unpacking shares memory with what came. Undefined tensors stay undefined.
+/// A set is kept alive as a whole; tensors of a set are not packed without it.
 void pack(Packed& packed, const torch::Tensor& tensor);
 void pack(Packed& packed, const std::vector<torch::Tensor>& tensors);
 void pack(Packed& packed, const TensorSetPtr& set);

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "rubato/collectives/collectives.h"
+#include "rubato/context/packed.h"
+
+namespace rubato {
+
+/// The home's part of a meeting place: what members have put, and who still asks for what. The caller locks.
+class MeetingBoard {
+ public:
+  /// Those who have asked for it.
+  std::set<int> put(const std::string& key, std::string value);
+  /// Nothing: not yet; `rank` is among those whom `put` will name.
+  std::optional<std::string> ask(int rank, const std::string& key);
+  /// Of groups that will not meet any more.
+  void clear();
+
+ private:
+  std::map<std::string, std::string> values_;
+  std::map<std::string, std::set<int>> asking_;
+};
+
+/// A member's part: asks the home, again from time to time, since what is under way may be lost with a connection.
+class MeetingAtHome final : public MeetingPlace {
+ public:
+  /// `send`: a report to the home; never blocks.
+  using Send = std::function<void(const char* about, Packed content)>;
+  explicit MeetingAtHome(Send send) : send_(std::move(send)) {}
+
+  void put(const std::string& key, const std::string& value) override;
+  std::optional<std::string> get(const std::string& key) override;
+  /// The home's answer.
+  void came(const std::string& key, std::string value);
+  /// Nothing is sent after this.
+  void close();
+
+ private:
+  void send(const char* about, Packed content);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Send send_;
+  std::map<std::string, std::string> values_;
+};
+
+}  // namespace rubato

@@ -1,0 +1,234 @@
+// Two posts of one process that talk over loopback.
+#include "rubato/transport/post.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <set>
+
+#include "rubato/core/error.h"
+
+namespace rubato {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+
+constexpr auto long_enough = 60s;  // only a failure waits for so long
+
+/// Writes down what a post tells.
+class Listener final : public PostListener {
+ public:
+  void arrived(int peer, Frame frame) override {
+    if (frame.kind == FrameKind::beat) return;
+    note([&] { frames.emplace_back(peer, std::move(frame)); });
+  }
+  std::string admit(const Greeting& greeting) override {
+    std::string answer;
+    note([&] {
+      hellos.push_back(greeting);
+      answer = turn_away;
+    });
+    return answer;
+  }
+  void welcomed(const Greeting& home) override {
+    note([&] { homes.push_back(home); });
+  }
+  void turned_away(const std::string& reason) override {
+    note([&] { refused = reason; });
+  }
+  void silent(int peer, bool is_silent) override {
+    note([&] {
+      if (is_silent) silent_ones.insert(peer);
+      if (!is_silent) silent_ones.erase(peer);
+    });
+  }
+  Packed details() override {
+    Packed packed;
+    packed.numbers = {42};
+    return packed;
+  }
+  Packed beat() override { return {}; }
+
+  /// Whether `condition`, looked at under the lock, becomes true.
+  template <class Condition>
+  bool until(Condition condition) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, long_enough, condition);
+  }
+  template <class Action>
+  void note(Action action) {
+    const std::lock_guard lock(mutex_);
+    action();
+    changed_.notify_all();
+  }
+
+  std::vector<std::pair<int, Frame>> frames;
+  std::vector<Greeting> hellos, homes;
+  std::string refused, turn_away;
+  std::set<int> silent_ones;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+class PostTest : public ::testing::TestWithParam<bool> {
+ protected:
+  PostOptions options(int rank) const {
+    PostOptions options;
+    options.me.rank = rank;
+    options.me.digest = "the same everywhere";
+    options.bind = "tcp://127.0.0.1:*";
+    options.curve = GetParam();
+    options.credentials = credentials_;
+    options.limits = {.head_bytes = 1 << 16, .tensor_bytes = 1 << 20, .tensors = 10};
+    return options;
+  }
+  PostOptions worker_options(int rank, const Post& home) const {
+    PostOptions worker = options(rank);
+    worker.home = home.endpoint();
+    return worker;
+  }
+  static Frame numbered(std::int64_t number) {
+    return {.kind = FrameKind::message, .about = "channel", .serial = number, .content = {}};
+  }
+
+  const Credentials credentials_ = make_credentials();
+  Listener at_home_, at_worker_;
+};
+
+TEST_P(PostTest, introduces_a_worker_and_carries_frames_in_their_order) {
+  Post home(options(home_rank), at_home_);
+  home.start();
+  Post worker(worker_options(3, home), at_worker_);
+  worker.start();
+  constexpr std::int64_t many = 2000;
+  for (std::int64_t i = 0; i < many; ++i) worker.send(home_rank, numbered(i));
+  ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.homes.empty(); }));
+  ASSERT_TRUE(at_home_.until([&] { return std::ssize(at_home_.frames) == many; }));
+  EXPECT_EQ(at_home_.hellos.front().rank, 3);
+  EXPECT_EQ(at_home_.hellos.front().details.numbers, std::vector<std::int64_t>{42});
+  for (std::int64_t i = 0; i < many; ++i) {
+    ASSERT_EQ(at_home_.frames[static_cast<std::size_t>(i)].first, 3);
+    ASSERT_EQ(at_home_.frames[static_cast<std::size_t>(i)].second.serial, i);
+  }
+  for (std::int64_t i = 0; i < many; ++i) home.send(3, numbered(i));
+  ASSERT_TRUE(at_worker_.until([&] { return std::ssize(at_worker_.frames) == many; }));
+  EXPECT_EQ(at_worker_.frames.back().second.serial, many - 1);
+  EXPECT_GT(worker.traffic().sent, 0);
+  EXPECT_GT(worker.traffic().received, 0);
+}
+
+TEST_P(PostTest, takes_a_worker_to_another_directly) {
+  Post home(options(home_rank), at_home_);
+  home.start();
+  Listener at_other;
+  Post worker(worker_options(0, home), at_worker_), other(worker_options(1, home), at_other);
+  worker.start();
+  other.start();
+  worker.know(1, other.endpoint());
+  worker.send(1, numbered(5));
+  ASSERT_TRUE(at_other.until([&] { return !at_other.frames.empty(); }));
+  EXPECT_EQ(at_other.frames.front().first, 0);
+  EXPECT_EQ(at_other.frames.front().second.serial, 5);
+  EXPECT_TRUE(at_home_.frames.empty());
+}
+
+TEST_P(PostTest, turns_away_another_configuration_and_says_why) {
+  Post home(options(home_rank), at_home_);
+  home.start();
+  PostOptions others = worker_options(0, home);
+  others.me.digest = "other options";
+  Post worker(others, at_worker_);
+  worker.start();
+  worker.send(home_rank, numbered(1));
+  ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.refused.empty(); }));
+  EXPECT_THAT(at_worker_.refused, HasSubstr("another configuration"));
+  EXPECT_TRUE(at_home_.hellos.empty()) << "the listener is not even asked";
+  EXPECT_TRUE(at_home_.frames.empty());
+  EXPECT_GE(home.refusals().count(), 1);
+}
+
+TEST_P(PostTest, turns_away_whom_the_listener_does_not_want) {
+  Post home(options(home_rank), at_home_);
+  at_home_.turn_away = "no room";
+  home.start();
+  Post worker(worker_options(0, home), at_worker_);
+  worker.start();
+  ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.refused.empty(); }));
+  EXPECT_EQ(at_worker_.refused, "no room");
+}
+
+TEST_P(PostTest, takes_nothing_more_from_who_is_banned) {
+  Post home(options(home_rank), at_home_);
+  home.start();
+  Listener at_other;
+  Post worker(worker_options(0, home), at_worker_), other(worker_options(1, home), at_other);
+  worker.start();
+  other.start();
+  worker.send(home_rank, numbered(1));
+  ASSERT_TRUE(at_home_.until([&] { return at_home_.frames.size() == 1; }));
+  home.ban(0, "nonsense");
+  home.send(1, numbered(0));  // when it comes, the ban has been carried out
+  ASSERT_TRUE(at_other.until([&] { return !at_other.frames.empty(); }));
+  worker.send(home_rank, numbered(2));
+  worker.flush(10);
+  other.send(home_rank, numbered(3));
+  ASSERT_TRUE(at_home_.until([&] { return at_home_.frames.size() >= 2; }));
+  EXPECT_EQ(at_home_.frames.back().second.serial, 3);
+  EXPECT_EQ(at_home_.frames.size(), 2u);
+}
+
+TEST_P(PostTest, tells_of_silence_and_of_its_end) {
+  PostOptions at_once = options(home_rank);
+  at_once.silence_seconds = 1;
+  Post home(at_once, at_home_);
+  home.start();
+  {
+    Post worker(worker_options(0, home), at_worker_);
+    worker.start();
+    ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.homes.empty(); }));
+  }
+  ASSERT_TRUE(at_home_.until([&] { return at_home_.silent_ones.contains(0); }));
+  Listener again;
+  Post worker(worker_options(0, home), again);  // another process of the same rank
+  worker.start();
+  ASSERT_TRUE(again.until([&] { return !again.homes.empty(); }));
+  ASSERT_TRUE(at_home_.until([&] { return at_home_.hellos.size() == 2; }));
+  worker.send(home_rank, numbered(9));
+  ASSERT_TRUE(at_home_.until([&] { return !at_home_.frames.empty(); }));
+}
+
+TEST_P(PostTest, a_worker_finds_a_home_that_has_been_started_again) {
+  auto home = std::make_unique<Post>(options(home_rank), at_home_);
+  home->start();
+  Post worker(worker_options(0, *home), at_worker_);
+  worker.start();
+  ASSERT_TRUE(at_worker_.until([&] { return at_worker_.homes.size() == 1; }));
+  PostOptions second = options(home_rank);
+  second.bind = home->endpoint();
+  second.me.incarnation = 1;
+  home.reset();
+  Listener at_second;
+  Post again(second, at_second);
+  again.start();
+  ASSERT_TRUE(at_worker_.until([&] { return at_worker_.homes.size() >= 2; }));
+  EXPECT_EQ(at_worker_.homes.back().incarnation, 1);
+  EXPECT_EQ(at_second.hellos.front().rank, 0);
+}
+
+TEST_P(PostTest, refuses_an_address_that_is_taken) {
+  const Post home(options(home_rank), at_home_);
+  PostOptions second = options(home_rank);
+  second.bind = home.endpoint();
+  EXPECT_THROW(Post(second, at_worker_), UsageError);
+}
+
+INSTANTIATE_TEST_SUITE_P(Keys, PostTest, ::testing::Values(false, true),
+                         [](const auto& info) { return info.param ? "curve" : "token"; });
+
+}  // namespace
+}  // namespace rubato
