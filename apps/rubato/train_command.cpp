@@ -100,7 +100,7 @@ int run(Plan plan) {
     const ProgressLine line(trainer, talk);
     trainer.run();
   }
-  if (json) say(stdout, fmt::format("{}", trainer.summary()));
+  if (json) say(stdout, trainer.summary());
   if (talk) {
     if (trainer.plan().runtime.simulated) say(stdout, fmt::format("virtual time: {:.6g} s\n", trainer.virtual_seconds()));
     say(stdout,

@@ -1,7 +1,6 @@
 #include "train/home.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -18,10 +17,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-double seconds_since(WorkerEntry::Clock::time_point begin) {
-  return std::chrono::duration<double>(WorkerEntry::Clock::now() - begin).count();
-}
-
 /// "127.0.0.1:9100"
 std::pair<std::string, int> address_and_port(const std::string& text) {
   const auto colon = text.rfind(':');
@@ -32,15 +27,6 @@ std::pair<std::string, int> address_and_port(const std::string& text) {
   }
   if (port < 0 || port > 65535) throw UsageError("--metrics '" + text + "' is not ADDRESS:PORT, such as 127.0.0.1:9400");
   return {text.substr(0, colon), port};
-}
-
-std::exception_ptr failure_of(const Packed& content) {
-  Unpacker unpacker(content);
-  const auto code = static_cast<ExitCode>(unpacker.number());
-  const std::string& sentence = unpacker.text();
-  if (code == ExitCode::diverged) return std::make_exception_ptr(DivergedError(sentence));
-  if (code == ExitCode::data) return std::make_exception_ptr(DataError(sentence));
-  return std::make_exception_ptr(UsageError(sentence));
 }
 
 void add(StalenessCount& sum, const StalenessCount& more) {
@@ -115,7 +101,7 @@ void Home::order_all(const char* what, const Packed& content, std::int64_t seria
 
 void Home::open() {
   if (status_writer_.joinable()) return;
-  remember_counts();
+  remember();
   post_->start();
   begin_status();
 }
@@ -162,7 +148,11 @@ std::string Home::admit(const Greeting& greeting) {
                     entry.greeting.incarnation == greeting.incarnation;
   if (!same && entry.greeting.incarnation > greeting.incarnation) return "this worker has been started again since";
   const WorkerDetails details = WorkerDetails::unpack(greeting.details);
-  if (!same && entry.present()) mark_dead(greeting.rank);
+  if (!same && entry.present()) {
+    mark_dead(greeting.rank);
+  } else if (!same && entry.state == WorkerEntry::missing && entry.greeting.pid != 0) {
+    ++deaths_;  // an earlier home knew the one before it
+  }
   say_where(greeting.rank);
   if (same && entry.present()) return "";  // a hello that was on its way twice
   if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
@@ -221,140 +211,6 @@ void Home::silent(int peer, bool is_silent) {
     died(peer);
   } else {
     came(peer);
-  }
-  changed_.notify_all();
-}
-
-void Home::arrived(int peer, Frame frame) {
-  if (peer < 0) return;
-  if (frame.kind == FrameKind::beat) return beat_came(peer, frame.content);
-  if (frame.kind == FrameKind::listens) return worker_listens(peer, frame.about);
-  if (frame.kind != FrameKind::report) {
-    carry(peer, frame);
-  } else if (frame.about == report::ask || frame.about == report::sum) {
-    relay(peer, frame);
-  } else if (frame.about == report::put || frame.about == report::look) {
-    meeting_place(peer, frame);
-  } else {
-    report_came(peer, frame);
-  }
-}
-
-/// What the meter says of them: a loss may have diverged.
-std::exception_ptr Home::count(const std::vector<StepReport>& steps) {
-  try {
-    for (StepReport step : steps) {
-      step.time = now();
-      meter_.step(step);
-    }
-  } catch (...) {
-    return std::current_exception();
-  }
-  return nullptr;
-}
-
-void Home::beat_came(int peer, const Packed& content) {
-  Unpacker unpacker(content);
-  WorkerBeat beat = WorkerBeat::unpack(unpacker);
-  const std::vector<StepReport> steps = std::move(beat.steps);
-  beat.steps.clear();
-  const std::exception_ptr failure = count(steps);
-  const std::lock_guard lock(mutex_);
-  WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
-  if (!failure_) failure_ = failure;
-  entry.heard = WorkerEntry::Clock::now();
-  entry.step = std::max(entry.step, beat.step);
-  if (const double passed = seconds_since(entry.rate_at); passed > 2) {
-    entry.rate = static_cast<double>(beat.samples - entry.samples_at) / passed;
-    entry.samples_at = beat.samples;
-    entry.rate_at = entry.heard;
-  }
-  entry.beat = std::move(beat);
-  changed_.notify_all();
-}
-
-void Home::worker_listens(int peer, const std::string& channel) {
-  runtime_->located(channel, peer);
-  const std::lock_guard lock(mutex_);
-  places_[channel] = peer;
-  if (plan_.place.parts == 1) return;
-  Packed where;
-  where.numbers = {peer};
-  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-    if (rank != peer) post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
-  }
-}
-
-/// What members of sums leave here for each other.
-void Home::meeting_place(int peer, Frame& frame) {
-  Unpacker unpacker(frame.content);
-  const std::string& key = unpacker.text();
-  const std::lock_guard lock(mutex_);
-  std::set<int> asking;
-  std::optional<std::string> value;
-  if (frame.about == report::put) {
-    value = unpack_bytes(unpacker);
-    asking = board_.put(key, *value);
-  } else if ((value = board_.ask(peer, key))) {
-    asking = {peer};
-  }
-  for (const int rank : asking) {
-    Packed found;
-    found.texts = {key};
-    pack_bytes(found, *value);
-    order(rank, order::found, std::move(found));
-  }
-}
-
-/// Questions and answers between workers about a sum that a death has left unfinished.
-void Home::relay(int peer, Frame& frame) {
-  if (frame.about == report::ask) {
-    frame.content.numbers.insert(frame.content.numbers.begin(), peer);
-    const std::lock_guard lock(mutex_);
-    for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-      if (rank != peer && table_[static_cast<std::size_t>(rank)].present()) order(rank, order::asked, frame.content);
-    }
-    return;
-  }
-  Unpacker unpacker(frame.content);
-  const int asker = static_cast<int>(unpacker.number());
-  frame.content.numbers.front() = peer;
-  order(asker, order::sum, std::move(frame.content));
-}
-
-void Home::report_came(int peer, Frame& frame) {
-  const std::lock_guard lock(mutex_);
-  WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
-  const bool outdated = frame.serial < era();
-  if (outdated && (frame.about == report::finished || frame.about == report::aborted)) return;
-  if (frame.about == report::finished) {
-    entry.finish = FinishedReport::unpack(frame.content);
-    entry.step = entry.finish.position;
-    entry.state = WorkerEntry::finished;
-    Unpacker unpacker(entry.finish.beat);
-    entry.beat = WorkerBeat::unpack(unpacker);
-    const std::exception_ptr failure = count(entry.beat.steps);
-    if (!failure_) failure_ = failure;
-    reported(peer);
-  } else if (frame.about == report::aborted) {
-    entry.era = frame.serial;
-    entry.state = WorkerEntry::idle;
-  } else if (frame.about == report::failed) {
-    entry.state = WorkerEntry::idle;
-    if (!failure_) failure_ = failure_of(frame.content);
-  } else if (frame.about == report::weights) {
-    entry.weights = std::move(frame.content);
-    entry.weights_at = WorkerEntry::Clock::now();
-    entry.step = std::max(entry.step, frame.serial);
-  } else if (frame.about == report::held) {
-    Unpacker unpacker(frame.content);
-    entry.step = unpacker.number();
-    entry.held = true;
-  } else if (frame.about == report::stop) {
-    stop_wanted_ = true;
-  } else if (frame.about == report::broken) {
-    Unpacker unpacker(frame.content);
-    if (unpacker.number() == generation_) sums_broken();
   }
   changed_.notify_all();
 }

@@ -114,7 +114,7 @@ class Home : public Execution, public ProcessLink {
   void meeting_place(int peer, Frame& frame);
   JobStatus status(const std::string& state) const;
   WorkerStatus status_of(int rank) const;
-  void remember_counts();
+  void remember();
   void begin_status();
   void say_where(int rank);
 

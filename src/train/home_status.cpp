@@ -14,20 +14,23 @@ namespace {
 
 using namespace std::chrono_literals;
 
-double seconds_since(WorkerEntry::Clock::time_point begin) {
-  return std::chrono::duration<double>(WorkerEntry::Clock::now() - begin).count();
-}
-
 }  // namespace
 
-/// What earlier homes of this job have counted; all but their last second of it.
-void Home::remember_counts() {
+/// What earlier homes of this job have counted, and which workers they knew; all but their last second of it.
+void Home::remember() {
   const auto file = std::filesystem::path(plan_.options.run_dir) / "status.json";
   if (plan_.processes->incarnation == 0 || !std::filesystem::exists(file)) return;
   try {
     const JobStatus before = status_from_json(read_file(file), file.string());
     deaths_ = before.deaths;
     joins_ = before.joins;
+    for (const WorkerStatus& worker : before.workers) {
+      if (worker.rank < 0 || worker.rank >= static_cast<int>(table_.size())) continue;
+      Greeting& greeting = table_[static_cast<std::size_t>(worker.rank)].greeting;
+      greeting.pid = worker.pid;
+      greeting.host = worker.host;
+      greeting.incarnation = worker.incarnation;
+    }
   } catch (const DataError&) {  // then they count from here
   }
 }

@@ -36,6 +36,10 @@ struct WorkerEntry {
   bool present() const { return state == idle || state == running || state == finished; }
 };
 
+inline double seconds_since(WorkerEntry::Clock::time_point begin) {
+  return std::chrono::duration<double>(WorkerEntry::Clock::now() - begin).count();
+}
+
 using WorkerTable = std::vector<WorkerEntry>;
 
 /// Whether all of `table` satisfy `condition`.

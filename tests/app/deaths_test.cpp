@@ -93,6 +93,7 @@ TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
   EXPECT_EQ(summary("steps"), "30000");
   EXPECT_GT(std::stod(summary("test_accuracy")), 60);
   EXPECT_LT(longest, 2.0);
+  EXPECT_GE(status()["deaths"], 3) << "later homes know what earlier ones have counted";
 }
 
 TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
