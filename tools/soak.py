@@ -188,7 +188,11 @@ def report(coupling, epochs, reference, job, observed, killer, seconds):
         "longest time at one step, as the status saw": f"{observed.standstill:.1f} s",
         "exchanges made, skipped": f"{observed.total('exchanges')}, {observed.total('exchanges_skipped')}",
     }
-    print(f"\n{coupling}")
+    print_rows(coupling, rows)
+
+
+def print_rows(title, rows):
+    print(f"\n{title}")
     for name, value in rows.items():
         print(f"  {name:44} {value}", flush=True)
 
@@ -265,9 +269,7 @@ def report_stop(coupling, stopped, before, during, at_stop, job, failures, ended
         "its staleness, mean and most": f"{now.get('staleness_mean')}, {now.get('staleness_max')}",
         "accuracy": f"{job.summary().get('test_accuracy')} %",
     }
-    print(f"\n{coupling}: worker {stopped} stands still")
-    for name, value in rows.items():
-        print(f"  {name:44} {value}", flush=True)
+    print_rows(f"{coupling}: worker {stopped} stands still", rows)
     failures.check(ratio >= 0.9, f"{coupling}: the others became slower, {ratio:.3f}")
     if ended:
         failures.check(now.get("state") == "finished", f"{coupling}: the stopped worker has not finished")

@@ -59,7 +59,11 @@ using Pg = std::shared_ptr<c10d::ProcessGroupGloo>;
 
 /// c10d cannot cancel an operation, and destroying a group waits for its operations: groups that have lost a member stay.
 void abandon(Pg connections) {
-  if (connections) new Pg(std::move(connections));
+  static std::mutex mutex;
+  static auto& for_ever = *new std::vector<Pg>;
+  if (!connections) return;
+  const std::lock_guard lock(mutex);
+  for_ever.push_back(std::move(connections));
 }
 
 /// Connections that are being made on a thread of their own, since members may never come.

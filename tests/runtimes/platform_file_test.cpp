@@ -1,18 +1,25 @@
-// In a process of its own: SimGrid reads no file once another platform has been simulated.
+// Each file in a process of its own: SimGrid reads none once another platform has been simulated.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
 
 #include "rubato/core/error.h"
+#include "support/forked.h"
 #include "support/simulated.h"
 #include "support/temporary_directory.h"
 
 namespace rubato {
 namespace {
 
+using test::in_fresh_process;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+std::string text_of(double value) {
+  return fmt::format("{}", value);
+}
 
 TEST(PlatformFile, of_simgrid_is_read_and_bad_ones_named_with_their_line) {
   const test::TemporaryDirectory folder;
@@ -24,15 +31,19 @@ TEST(PlatformFile, of_simgrid_is_read_and_bad_ones_named_with_their_line) {
       "<link id=\"l\" bandwidth=\"125MBps\" latency=\"1ms\"/>\n"
       "<route src=\"a\" dst=\"b\"><link_ctn id=\"l\"/></route>\n</zone>\n</platform>\n";
   std::ofstream(file) << begin << "<host id=\"a\" speed=\"1Gf\"/>\n<host id=\"b\" speed=\"500Mf\"/>\n" << end;
-  EXPECT_NEAR(test::transfer(parse_platform({.platform = file}), 1'250'000), 0.011, 1e-4);
-  EXPECT_NEAR(test::forwards(parse_platform({.platform = file}), 1), 1, 1e-6);
+  EXPECT_NEAR(std::stod(in_fresh_process([&] { return text_of(test::transfer(parse_platform({.platform = file}), 1'250'000)); })),
+              0.011, 1e-4);
+  EXPECT_NEAR(std::stod(in_fresh_process([&] { return text_of(test::forwards(parse_platform({.platform = file}), 1)); })), 1,
+              1e-6);
   std::ofstream(file) << begin << "<host id=\"a\" speed=\"1Gf\"/>\n<host id=\"b\" speed=\"quick\"/>\n" << end;
-  try {
-    test::transfer(parse_platform({.platform = file}), 1);
-    FAIL() << "it was taken";
-  } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("two.xml:6"), HasSubstr("quick")));
-  }
+  const std::string sentence = in_fresh_process([&] {
+    try {
+      return text_of(test::transfer(parse_platform({.platform = file}), 1));
+    } catch (const DataError& error) {
+      return std::string(error.what());
+    }
+  });
+  EXPECT_THAT(sentence, AllOf(HasSubstr("two.xml:6"), HasSubstr("quick")));
 }
 
 }  // namespace
