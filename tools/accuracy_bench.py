@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """The same asynchronous training on threads, in processes and in virtual time: is the accuracy the same?
 
-usage: tools/accuracy_bench.py RUBATO [SEEDS] [EPOCHS] [--couplings a,b] [--workers 3]
+usage: tools/accuracy_bench.py RUBATO [SEEDS] [EPOCHS] [--couplings a,b] [--workers N]
 
 These runs are no copies of each other: who exchanges with the centre when is another story each time. So it is means over seeds
 that are compared, each with those on threads. Must hold: the means differ by no more than 2.5 standard errors of their
 difference (Welch), and by no more than one point whatever the seeds' spread. Model mlp on Fashion-MNIST.
+
+By default as many workers as processors. More of them take turns, in an order that threads, the operating system and the simulator
+choose differently; downpour, which adds up what all have done meanwhile, is sensitive to that.
 """
 
 import argparse
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -29,7 +33,7 @@ def arguments():
     parser.add_argument("seeds", nargs="?", type=int, default=5)
     parser.add_argument("epochs", nargs="?", type=int, default=4)
     parser.add_argument("--couplings", type=lambda text: text.split(","), default=["async-easgd", "eamsgd", "downpour", "lap"])
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=max(2, os.cpu_count() or 2))
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a run counts as hanging")
     return parser.parse_args()
 

@@ -102,8 +102,11 @@ JobStatus Home::status(const std::string& state) const {
   const MeterReading reading = meter_.reading();
   if (reading.samples > 0) job.train_loss = reading.loss;
   std::optional<std::int64_t> least;
+  std::int64_t furthest = 0;
+  for (const WorkerEntry& entry : table_) furthest = std::max(furthest, entry.step);
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     job.workers.push_back(status_of(rank));
+    if (job.workers.back().state != "missing") job.workers.back().steps_behind = furthest - job.workers.back().step;
     const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
     if (entry.present()) least = std::min(least.value_or(entry.step), entry.step);
   }

@@ -66,8 +66,8 @@ using Row = std::vector<std::string>;
 Row titles(bool staged) {
   Row row = {"worker"};
   if (staged) row.emplace_back("stage");
-  for (const char* title : {"host", "pid", "restarts", "state", "step", "samples/s", "loss", "stale mean/max", "waiting",
-                            "longest wait", "sent", "received", "exchanges", "heard"}) {
+  for (const char* title : {"host", "pid", "restarts", "state", "step", "behind", "samples/s", "loss", "stale mean/max",
+                            "waiting", "longest wait", "sent", "received", "exchanges", "heard"}) {
     row.emplace_back(title);
   }
   return row;
@@ -86,6 +86,7 @@ Row row_of(const WorkerStatus& w, bool staged, double median) {
                     std::to_string(w.incarnation),
                     w.state,
                     std::to_string(w.step),
+                    std::to_string(w.steps_behind),
                     fmt::format("{:.1f}", w.samples_per_second),
                     loss_text(w.loss),
                     fmt::format("{:.1f}/{:g}", w.staleness_mean, w.staleness_max),

@@ -22,6 +22,7 @@ void worker_fields(Worker& worker, Visit visit) {
   visit("incarnation", worker.incarnation);
   visit("state", worker.state);
   visit("step", worker.step);
+  visit("steps_behind", worker.steps_behind);
   visit("samples", worker.samples);
   visit("samples_per_second", worker.samples_per_second);
   visit("loss", worker.loss);

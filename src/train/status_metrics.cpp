@@ -70,6 +70,8 @@ struct WorkerMetric {
 const WorkerMetric worker_metrics[] = {
     {"worker_step", "gauge", "Step of the worker; goes back when it is started again.",
      [](const WorkerStatus& w) { return static_cast<double>(w.step); }},
+    {"worker_steps_behind", "gauge", "Steps that the furthest worker is ahead.",
+     [](const WorkerStatus& w) { return static_cast<double>(w.steps_behind); }},
     {"worker_incarnation", "gauge", "How often the worker has been started again.",
      [](const WorkerStatus& w) { return static_cast<double>(w.incarnation); }},
     {"worker_samples_total", "counter", "Samples trained on.",

@@ -165,6 +165,7 @@ TEST_F(Deaths, a_stopped_worker_holds_nobody_up_and_comes_back) {
   EXPECT_TRUE(eventually([&] { return worker(1).value("state", "") == "silent"; }));
   EXPECT_TRUE(eventually([&] { return worker(0).value("step", 0) >= 10000; })) << "worker 0 waits for the stopped one";
   EXPECT_LT(worker(1).value("step", 0), 10000);
+  EXPECT_GT(worker(1).value("steps_behind", 0), 0) << "how stale it will come back";
   kill(stopped, SIGCONT);
   EXPECT_EQ(launcher.wait(100s), 0) << log();
   EXPECT_EQ(status()["workers"][1]["state"], "finished");

@@ -42,6 +42,7 @@ JobStatus everything() {
                   .incarnation = 1,
                   .state = "alive",
                   .step = 121,
+                  .steps_behind = 9,
                   .samples = std::int64_t{1} << 60,
                   .samples_per_second = 1234.5,
                   .loss = 0.75,

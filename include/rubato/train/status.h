@@ -17,6 +17,7 @@ struct WorkerStatus {
   int incarnation = 0;            ///< how often it has been started again
   std::string state = "missing";  ///< "missing", "alive", "silent", "dead", "finished"
   std::int64_t step = 0;
+  std::int64_t steps_behind = 0;  ///< the furthest worker: how old its replica is, by the clock of that one
   std::int64_t samples = 0;
   double samples_per_second = 0;
   std::optional<double> loss;                    ///< nothing before the first one
