@@ -54,6 +54,12 @@ class Deaths : public ::testing::Test {
     EXPECT_EQ(launcher.wait(60s), 130) << log();
     EXPECT_EQ(summary("status"), "interrupted");
     EXPECT_EQ(status()["deaths"], 1);
+    const std::string end = std::to_string(std::stoll(summary("steps")) + 600);
+    const Outcome rest =
+        rubato_command({"launch", "-n", "3", "--", "train", "--resume", run().string(), "--steps", end, "--quiet"});
+    EXPECT_EQ(rest.exit_code, 0) << rest.err;
+    EXPECT_EQ(summary("steps"), end);
+    for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(worker(rank)["state"], "finished");
   }
 
   TemporaryDirectory folder;
