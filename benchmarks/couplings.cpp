@@ -1,9 +1,11 @@
 // `./dev bench couplings`: what elastic averaging costs, as ratios in one run.
 //
 // Every round measures each contender once, in turn; the median over rounds counts.
+#include <cstdint>
 #include <functional>
 #include <map>
 
+#include "rubato/model/model.h"
 #include "support.h"
 
 namespace rubato::bench {

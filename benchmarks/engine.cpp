@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "allocator/allocator.h"
+#include "rubato/model/model.h"
 #include "rubato/recording/recorder.h"
 #include "support.h"
 

@@ -2,6 +2,7 @@
 //
 // Every round takes a profile, then measures every run once; the prediction uses that round's profile. The median over rounds
 // counts.
+#include <cstdint>
 #include <map>
 
 #include "rubato/train/files.h"

@@ -1,5 +1,7 @@
 #include "support.h"
 
+#include <cstdint>
+
 #include <sys/wait.h>
 #include <unistd.h>
 

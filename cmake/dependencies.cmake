@@ -1,9 +1,10 @@
-# Everything rubato does not write itself. All of it is packaged in Debian 12; `./dev build` installs what is missing.
+# Everything rubato does not write itself. All but libtorch is packaged in Debian 12 and 13; `./dev build` installs what is missing.
 find_package(Threads REQUIRED)
-find_package(Torch REQUIRED)
+include(cmake/torch.cmake)
 find_package(OpenSSL REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(Protobuf REQUIRED)
+find_library(RUBATO_PROTOBUF_LITE NAMES libprotobuf-lite.a REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
 find_package(CLI11 REQUIRED)
@@ -12,7 +13,7 @@ find_package(muparser REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET libzmq)
-pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
+pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
 if(RUBATO_JEMALLOC)
   pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
 endif()
@@ -20,12 +21,12 @@ if(RUBATO_SIMULATOR)
   pkg_check_modules(SIMGRID IMPORTED_TARGET simgrid)
 endif()
 
+add_library(rubato_torch INTERFACE)
+target_link_libraries(rubato_torch INTERFACE ${TORCH_LIBRARIES})
+
 # Libraries without a torch header: cheap to compile against.
 add_library(rubato_vendor_light INTERFACE)
 target_link_libraries(rubato_vendor_light INTERFACE Threads::Threads nlohmann_json::nlohmann_json fmt::fmt)
-
-add_library(rubato_torch INTERFACE)
-target_link_libraries(rubato_torch INTERFACE ${TORCH_LIBRARIES})
 
 # c10d's Gloo backend is compiled into libtorch; its header needs Gloo's own.
 add_library(rubato_gloo INTERFACE)

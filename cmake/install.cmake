@@ -2,7 +2,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(installed rubato_all rubato_core rubato_model rubato_zoo rubato_data rubato_context rubato_replica rubato_schedules rubato_couplings rubato_runtimes
-  rubato_recording rubato_recording_messages rubato_compare rubato_transport rubato_transport_messages rubato_collectives rubato_launch rubato_train rubato_train_messages rubato_vendor_light rubato_torch)
+  rubato_recording rubato_recording_messages rubato_compare rubato_transport rubato_transport_messages rubato_collectives rubato_launch rubato_train rubato_train_messages rubato_vendor_light rubato_torch rubato_protobuf)
 set_target_properties(rubato_all PROPERTIES EXPORT_NAME rubato)
 install(TARGETS ${installed} EXPORT rubatoTargets)
 install(DIRECTORY include/rubato TYPE INCLUDE)
@@ -10,5 +10,5 @@ install(EXPORT rubatoTargets NAMESPACE rubato:: DESTINATION ${CMAKE_INSTALL_LIBD
 configure_package_config_file(cmake/rubatoConfig.cmake.in rubatoConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)
 write_basic_package_version_file(rubatoConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-install(FILES ${PROJECT_BINARY_DIR}/rubatoConfig.cmake ${PROJECT_BINARY_DIR}/rubatoConfigVersion.cmake
+install(FILES cmake/torch.cmake ${PROJECT_BINARY_DIR}/rubatoConfig.cmake ${PROJECT_BINARY_DIR}/rubatoConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)

@@ -1,5 +1,8 @@
-# One static library per folder of src/; one precompiled libtorch header shared by all that include torch.
+# One static library per folder of src/. What includes torch is compiled with one precompiled libtorch header, and most files share a
+# translation unit with their neighbours: of the ten seconds that a file of its own costs, nine are libtorch's headers.
 # -fPIC everywhere, so that executables and libraries can share the same precompiled header.
+option(RUBATO_UNITY "Compile the files of a folder together (off: each alone, for tools that read compile_commands.json)" ON)
+
 add_library(rubato_flags INTERFACE)
 target_compile_options(rubato_flags INTERFACE -fPIC -Wall -Wextra -Wno-unknown-pragmas
   -Wno-missing-field-initializers  # designated initialisers leave the rest at its default on purpose
@@ -13,12 +16,26 @@ add_library(rubato_pch STATIC ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
 target_link_libraries(rubato_pch PRIVATE rubato_flags rubato_torch)
 target_precompile_headers(rubato_pch PRIVATE <torch/torch.h>)
 
-set(RUBATO_TORCH_FREE core context runtimes recording compare transport launch)
+# Files that share a translation unit: as many as keep a rebuild after one changed file short.
+function(rubato_unity target files)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${RUBATO_UNITY} UNITY_BUILD_BATCH_SIZE ${files})
+endfunction()
 
+# Compiles `sources`, which include no torch header, without any of libtorch in sight, and adds their objects to `target`.
+function(rubato_light_sources target)
+  add_library(${target}_light OBJECT ${ARGN})
+  target_include_directories(${target}_light PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${target}_light PRIVATE rubato_vendor_light rubato_flags)
+  rubato_unity(${target}_light 12)
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_light>)
+endfunction()
+
+# rubato_library(FOLDER [TORCH] [LIGHT FILE...] [EXCLUDE FILE...] DEPENDS TARGET...): TORCH where files include torch headers, LIGHT those of
+# them that do not.
 function(rubato_library folder)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;EXCLUDE" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "DEPENDS;EXCLUDE;LIGHT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${folder}/*.cpp)
-  foreach(name IN LISTS ARG_EXCLUDE)
+  foreach(name IN LISTS ARG_EXCLUDE ARG_LIGHT)
     list(FILTER sources EXCLUDE REGEX "/${name}$")
   endforeach()
   add_library(rubato_${folder} STATIC ${sources})
@@ -27,30 +44,37 @@ function(rubato_library folder)
     PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(rubato_${folder} PUBLIC ${ARG_DEPENDS} PRIVATE $<BUILD_INTERFACE:rubato_flags>)
-  rubato_use_pch(rubato_${folder} ${folder})
-endfunction()
-
-# Files of `target` that include no torch header: they compile faster without the precompiled one.
-function(rubato_torch_free target)
-  set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
-endfunction()
-
-function(rubato_use_pch target folder)
-  if(NOT folder IN_LIST RUBATO_TORCH_FREE)
-    target_precompile_headers(${target} REUSE_FROM rubato_pch)
+  if(ARG_TORCH)
+    target_precompile_headers(rubato_${folder} REUSE_FROM rubato_pch)
+  endif()
+  rubato_unity(rubato_${folder} 12)
+  if(ARG_LIGHT)
+    list(TRANSFORM ARG_LIGHT PREPEND ${PROJECT_SOURCE_DIR}/src/${folder}/)
+    rubato_light_sources(rubato_${folder} ${ARG_LIGHT})
   endif()
 endfunction()
 
 function(rubato_executable target)
   add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE rubato_all rubato_flags)
-  rubato_use_pch(${target} "")
+  target_precompile_headers(${target} REUSE_FROM rubato_pch)
+endfunction()
+
+# An executable of rooms that do not know libtorch; it is neither compiled against it nor linked with it.
+function(rubato_light_executable target)
+  add_executable(${target} ${ARGN})
+  target_link_libraries(${target} PRIVATE rubato_flags)
 endfunction()
 
 # Messages of src/<folder>/<file>; included as "<file>.pb.h". Compiled apart: protobuf's headers do not mix with the precompiled one.
+# libtorch may carry another protobuf, so ours stays inside: the archive, and nothing of it is visible to libraries that are loaded.
+add_library(rubato_protobuf INTERFACE)
+target_link_libraries(rubato_protobuf INTERFACE ${RUBATO_PROTOBUF_LITE} Threads::Threads)
+target_include_directories(rubato_protobuf SYSTEM INTERFACE ${Protobuf_INCLUDE_DIRS})
+target_link_options(rubato_protobuf INTERFACE "LINKER:--exclude-libs,libprotobuf-lite.a")
 function(rubato_protobuf folder file)
   add_library(rubato_${folder}_messages STATIC ${PROJECT_SOURCE_DIR}/src/${folder}/${file})
-  target_link_libraries(rubato_${folder}_messages PUBLIC protobuf::libprotobuf-lite PRIVATE $<BUILD_INTERFACE:rubato_flags>)
+  target_link_libraries(rubato_${folder}_messages PUBLIC rubato_protobuf PRIVATE $<BUILD_INTERFACE:rubato_flags>)
   target_include_directories(rubato_${folder}_messages
     PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_BINARY_DIR}> $<BUILD_INTERFACE:${CMAKE_CURRENT_BINARY_DIR}/src/${folder}>)
   protobuf_generate(TARGET rubato_${folder}_messages IMPORT_DIRS ${PROJECT_SOURCE_DIR}/src/${folder}

@@ -1,8 +1,11 @@
 //   your Sequential ──> blocks ──> WeightStore <── worker-0, worker-1   (hogwild)
 //
 // Any torch::nn::Sequential, any data in memory, no files.
+#include <torch/torch.h>
+
 #include <cstdio>
 
+#include "rubato/model/model.h"
 #include "rubato/runtimes/options.h"
 #include "rubato/schedules/schedule.h"
 #include "rubato/train/process.h"

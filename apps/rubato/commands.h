@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 
 namespace rubato::app {
@@ -17,5 +18,8 @@ void add_status(CLI::App& app, Chosen& chosen);
 void add_launch(CLI::App& app, Chosen& chosen);
 void add_keys(CLI::App& app, Chosen& chosen);
 void add_list(CLI::App& app, Chosen& chosen);
+
+/// The file that runs.
+std::filesystem::path this_program();
 
 }  // namespace rubato::app

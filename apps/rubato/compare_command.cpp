@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "rubato/compare/picture.h"
 #include "rubato/compare/runner.h"
+#include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/train/files.h"
 
@@ -17,38 +18,21 @@ namespace fs = std::filesystem;
 namespace rubato::app {
 namespace {
 
-struct Arguments {
+struct CompareArguments {
   std::string file, output, publish;
   int jobs = 1;
   bool full = false, quiet = false;
 };
 
-std::string this_program() {
-  return fs::read_symlink("/proc/self/exe").string();
-}
-
-/// "AMD EPYC ..., 2 processors"
-std::string this_machine() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string model = "a machine";
-  for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("model name")) {
-      model = line.substr(line.find(':') + 2);
-      break;
-    }
-  }
-  return fmt::format("{}, {} processors", model, sysconf(_SC_NPROCESSORS_ONLN));
-}
-
 /// A page for the documentation: what was asked, what came out, how it was made.
-std::string page_of(const Experiment& experiment, const Arguments& arguments, const std::string& table, std::size_t runs,
+std::string page_of(const Experiment& experiment, const CompareArguments& arguments, const std::string& table, std::size_t runs,
                     double seconds) {
   std::string text = fmt::format("# {}\n\n", experiment.title);
   if (!experiment.text.empty()) text += experiment.text + "\n\n";
   text += table + "\n";
   for (const Picture& picture : experiment.pictures) text += fmt::format("![{}]({})\n\n", picture.title, picture.file);
   text += fmt::format("{} runs by `rubato compare {}{} --jobs {}`, {:%Y-%m-%d}, {}", runs, arguments.file,
-                      arguments.full ? " --full" : "", arguments.jobs, fmt::gmtime(std::time(nullptr)), this_machine());
+                      arguments.full ? " --full" : "", arguments.jobs, fmt::gmtime(std::time(nullptr)), machine_info());
   if (seconds > 0) text += fmt::format("; {:.0f} s of processor time in all", seconds);
   return text + ".\n";
 }
@@ -58,14 +42,14 @@ void print_progress(std::size_t done, std::size_t all, const Trial& trial, doubl
              seconds > 0 ? fmt::format("{:.1f} s", seconds) : "");
 }
 
-int compare(const Arguments& arguments) {
+int compare(const CompareArguments& arguments) {
   const Experiment experiment = load_experiment(arguments.file, arguments.full);
   const std::vector<Trial> trials = trials_of(experiment);
   const fs::path folder = arguments.output.empty() ? fs::path("runs") / ("compare-" + fs::path(arguments.file).stem().string())
                                                    : fs::path(arguments.output);
   try {
     run_trials(experiment.command, trials,
-               {.program = this_program(),
+               {.program = this_program().string(),
                 .folder = folder,
                 .jobs = arguments.jobs,
                 .ended = arguments.quiet ? decltype(RunnerOptions::ended){} : print_progress});
@@ -96,7 +80,7 @@ int compare(const Arguments& arguments) {
 }  // namespace
 
 void add_compare(CLI::App& app, Chosen& chosen) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<CompareArguments>();
   CLI::App* command = app.add_subcommand(
       "compare", "the runs that a TOML file describes, several at a time: one table, pictures; goes on where it was interrupted");
   command->add_option("file", arguments->file, "experiments/*.toml are examples; docs/experiments.md describes the keys")

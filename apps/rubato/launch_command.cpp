@@ -7,7 +7,7 @@
 namespace rubato::app {
 namespace {
 
-constexpr const char* footer = R"(Examples:
+constexpr const char* launch_footer = R"(Examples:
   rubato launch -n 2 -- train --model resnet8 --coupling easgd
   rubato launch -n 8 --hosts hosts.txt --listen 192.168.1.10 -- train --model resnet8 --run-dir runs/a
   rubato launch -n 2 -- train --resume runs/a
@@ -20,10 +20,6 @@ second one ends all processes, a third kills them. When the launcher itself is k
 Hosts: lines "HOST [slots=N]". Each must reach this machine at --listen, and have rubato and the working folder at the same paths;
 ssh must not ask for a password. --ssh "PROGRAM WORDS" is called as PROGRAM WORDS HOST COMMANDLINE and passes its standard input
 on: the job's credentials travel there.)";
-
-std::filesystem::path this_program() {
-  return std::filesystem::read_symlink("/proc/self/exe");
-}
 
 }  // namespace
 
@@ -46,7 +42,7 @@ void add_launch(CLI::App& app, Chosen& chosen) {
   command->add_flag("--quiet", options->quiet, "print what the home prints, without prefix, and everybody's errors");
   command->add_option("--attach", options->attach, "run folder of a job that has lost its launcher: watch it again");
   command->add_option("command", options->arguments, "after --: train and its flags");
-  command->footer(footer);
+  command->footer(launch_footer);
   command->callback([=, &chosen] {
     chosen = [=] {
       options->command = this_program();

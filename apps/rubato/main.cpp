@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "commands.h"
+#include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/train/process.h"
 
@@ -52,6 +53,10 @@ int fail(const char* what, rubato::ExitCode code) {
 
 }  // namespace
 
+std::filesystem::path rubato::app::this_program() {
+  return std::filesystem::read_symlink("/proc/self/exe");
+}
+
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
@@ -60,7 +65,7 @@ int main(int argc, char** argv) {
   CLI::App app{"rubato trains PyTorch models without lockstep: layers need not wait for the whole backward pass."};
   app.footer(footer);
   app.require_subcommand(1);
-  app.set_version_flag("--version", "rubato " RUBATO_VERSION);
+  app.set_version_flag("--version", [] { return rubato::version_text(); });
   rubato::app::Chosen chosen;
   rubato::app::add_train(app, chosen);
   rubato::app::add_launch(app, chosen);

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace rubato::app {
 namespace {
 
-struct Arguments {
+struct StatusArguments {
   std::string run;
   bool json = false;
   double watch = 0;
@@ -42,7 +42,7 @@ void print(const JobStatus& status, bool json) {
 }
 
 /// Until the job has ended, or nobody reads any more.
-void watch(const Arguments& arguments) {
+void watch(const StatusArguments& arguments) {
   const bool screen = isatty(STDOUT_FILENO) != 0 && !arguments.json;
   while (true) {
     const JobStatus status = read_status(arguments.run);
@@ -57,7 +57,7 @@ void watch(const Arguments& arguments) {
 }  // namespace
 
 void add_status(CLI::App& app, Chosen& chosen) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<StatusArguments>();
   CLI::App* command = app.add_subcommand("status", "how a run of `rubato launch` is getting on: one row for each worker");
   command->add_option("run", arguments->run, "its run folder")->required();
   command->add_flag("--json", arguments->json, "everything as JSON");

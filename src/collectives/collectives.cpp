@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -103,6 +104,8 @@ class Store final : public c10d::Store {
   std::int64_t add(const std::string&, std::int64_t) override { throw std::logic_error("no counters here"); }
   bool deleteKey(const std::string&) override { throw std::logic_error("nothing is deleted here"); }
   std::int64_t getNumKeys() override { throw std::logic_error("nobody counts here"); }
+  /// Pure in newer versions of libtorch and absent from older ones, therefore not marked `override`.
+  c10::intrusive_ptr<c10d::Store> clone() { return c10::make_intrusive<Store>(place_, prefix_, making_); }
 
  private:
   std::shared_ptr<MeetingPlace> place_;

@@ -4,6 +4,7 @@
 
 #include <toml++/toml.h>
 #include <algorithm>
+#include <cstdint>
 #include <set>
 
 #include "compare/formula.h"

@@ -1,5 +1,9 @@
 #include "couplings/parts.h"
 
+#include <cstdint>
+
+#include "rubato/model/model.h"
+
 namespace rubato::coupling_detail {
 namespace {
 

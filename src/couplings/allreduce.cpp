@@ -1,3 +1,4 @@
+#include <cstdint>
 #include <deque>
 #include <map>
 

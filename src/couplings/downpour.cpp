@@ -1,5 +1,8 @@
+#include <cstdint>
+
 #include "couplings/parts.h"
 #include "rubato/core/ordered_mutex.h"
+#include "rubato/model/model.h"
 
 namespace rubato::coupling_detail {
 namespace {

@@ -1,5 +1,7 @@
 #include "couplings/parts.h"
 
+#include <cstdint>
+
 namespace rubato::coupling_detail {
 namespace {
 

@@ -1,9 +1,11 @@
 #include "couplings/parts.h"
 
+#include <cstdint>
+
 namespace rubato::coupling_detail {
 namespace {
 
-struct Push final : PortableRequest<Push> {
+struct GradientPush final : PortableRequest<GradientPush> {
   BlockGradient gradient;
   std::string answer_to;
   std::size_t bytes() const override { return bytes_of(gradient.gradients); }
@@ -14,7 +16,7 @@ struct Push final : PortableRequest<Push> {
   }
 };
 
-struct Pull final : Portable<Pull> {
+struct WeightsPull final : Portable<WeightsPull> {
   TensorSetPtr centre;
   std::size_t bytes() const override { return bytes_of(centre->tensors); }
   static auto members(auto& m) { return std::tie(m.centre); }
@@ -24,17 +26,17 @@ struct Pull final : Portable<Pull> {
 /// what the centre answers. The clock of a replica's block is the centre's, so that the centre knows how old each gradient is.
 class MomentumDownpourTie final : public Tie {
  public:
-  MomentumDownpourTie(int replica, const Channel<Push>& pushes) : replica_(replica), pushes_(pushes) {}
+  MomentumDownpourTie(int replica, const Channel<GradientPush>& pushes) : replica_(replica), pushes_(pushes) {}
 
   void gradient_ready(Context& me, WeightStore& store, BlockGradient gradient) override {
-    const Channel<Pull> pulls{{"pull/" + me.name(), 1}};
+    const Channel<WeightsPull> pulls{{"pull/" + me.name(), 1}};
     const int block = gradient.block;
-    Push push;
+    GradientPush push;
     push.replica = replica_;
     push.gradient = std::move(gradient);
     push.answer_to = pulls.name;
     send(me, pushes_, std::move(push));
-    const Pull pull = receive(me, pulls);
+    const WeightsPull pull = receive(me, pulls);
     store.update(
         me, block, "pull",
         [&](const TensorSet&, std::vector<torch::Tensor>& next) {
@@ -45,7 +47,7 @@ class MomentumDownpourTie final : public Tie {
 
  private:
   int replica_;
-  Channel<Push> pushes_;
+  Channel<GradientPush> pushes_;
 };
 
 /// MDOWNPOUR (Zhang, Choromanska, LeCun 2015): Nesterov momentum at the centre, period 1. The centre holds the look-ahead point
@@ -55,7 +57,7 @@ class MomentumDownpour final : public Coupling {
  public:
   MomentumDownpour(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
-        pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
+        pushes_{{"pushes", unbounded}, [this](const GradientPush& push) { return is_usable(push); }},
         centre_(parts.model, momentum_store(parts)),
         ties_(parts, [&](int i) { return std::make_unique<MomentumDownpourTie>(i, pushes_); }) {}
 
@@ -63,7 +65,7 @@ class MomentumDownpour final : public Coupling {
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_, centre_, [&](Push push) { serve(me, std::move(push)); });
+               serve_until_all_left(me, pushes_, options_, centre_, [&](GradientPush push) { serve(me, std::move(push)); });
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
@@ -76,12 +78,12 @@ class MomentumDownpour final : public Coupling {
   void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
 
  private:
-  void serve(Context& me, Push push) {
+  void serve(Context& me, GradientPush push) {
     BlockGradient& gradient = push.gradient;
     centre_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
-    Pull pull;
+    WeightsPull pull;
     pull.centre = centre_.read(me, gradient.block).parameters;
-    send(me, Channel<Pull>{{push.answer_to, 1}}, std::move(pull));
+    send(me, Channel<WeightsPull>{{push.answer_to, 1}}, std::move(pull));
   }
 
   CouplingOptions options_;
@@ -91,12 +93,12 @@ class MomentumDownpour final : public Coupling {
     if (!parts.centre_here) store.device = torch::kMeta;
     return store;
   }
-  bool is_usable(const Push& push) const {
+  bool is_usable(const GradientPush& push) const {
     if (push.replica < 0 || push.replica >= options_.replicas) return false;
     return push.joins || push.leaves || fits(push.gradient.gradients, push.gradient.block, centre_);
   }
 
-  Channel<Push> pushes_;
+  Channel<GradientPush> pushes_;
   WeightStore centre_;
   Ties<MomentumDownpourTie> ties_;
 };

@@ -1,6 +1,7 @@
 #include "data/bible.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string_view>
 

@@ -1,3 +1,4 @@
+#include <cstdint>
 #include <cstring>
 
 #include "data/files.h"
@@ -33,8 +34,8 @@ std::vector<FileBytes> read_records(const DatasetEntry& entry, const CifarLayout
   return files;
 }
 
-Dataset load_part(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& directory,
-                  const std::vector<std::string>& names) {
+Dataset load_cifar_part(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& directory,
+                        const std::vector<std::string>& names) {
   const std::vector<FileBytes> files = read_records(entry, layout, directory, names);
   std::int64_t count = 0;
   for (const FileBytes& file : files) count += file.size() / layout.record();
@@ -58,7 +59,7 @@ DataSplit load(const DatasetEntry& entry, const CifarLayout& layout, const std::
   const std::filesystem::path inside = place / layout.folder;
   std::error_code ignored;
   const std::filesystem::path directory = std::filesystem::is_directory(inside, ignored) ? inside : place;
-  return {load_part(entry, layout, directory, layout.train), load_part(entry, layout, directory, layout.test)};
+  return {load_cifar_part(entry, layout, directory, layout.train), load_cifar_part(entry, layout, directory, layout.test)};
 }
 
 }  // namespace

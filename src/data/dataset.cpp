@@ -1,6 +1,7 @@
 #include "rubato/data/dataset.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "data/formats.h"
 #include "rubato/core/error.h"

@@ -1,6 +1,7 @@
 #include "data/pixels.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace rubato {
 namespace {

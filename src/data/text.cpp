@@ -3,6 +3,7 @@
 // the target of a character is the one after it, so each split leaves at least its last character without a sample of
 // its own.
 #include <array>
+#include <cstdint>
 
 #include "data/bible.h"
 #include "data/files.h"

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "launch/process_command.h"
 #include "rubato/core/error.h"

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <array>
+#include <cstdint>
 
 namespace rubato {
 

@@ -1,5 +1,6 @@
 #include "rubato/model/model.h"
 
+#include <cstdint>
 #include <set>
 #include <unordered_map>
 #include <utility>

@@ -1,4 +1,7 @@
 #include "rubato/model/stage.h"
+#include "rubato/model/model.h"
+
+#include <cstdint>
 
 #include "model/module_pool.h"
 #include "rubato/core/error.h"

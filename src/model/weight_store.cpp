@@ -1,4 +1,7 @@
 #include "rubato/model/weight_store.h"
+#include "rubato/model/model.h"
+
+#include <cstdint>
 
 #include "model/recycler.h"
 #include "rubato/core/error.h"

@@ -1,5 +1,6 @@
 #include "rubato/recording/recorder.h"
 
+#include <cstdint>
 #include <mutex>
 #include <unordered_map>
 

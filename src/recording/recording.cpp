@@ -1,5 +1,7 @@
 #include "rubato/recording/recording.h"
 
+#include <cstdint>
+
 #include <fmt/format.h>
 
 #include "order.pb.h"

@@ -1,11 +1,16 @@
 #include "rubato/replica/packing.h"
 
+#include <cstdint>
+
 #include "rubato/replica/portable.h"
 
 namespace rubato {
 namespace {
 
 constexpr std::size_t most_tensors = std::size_t{1} << 16;
+/// libtorch's own. Its kernels choose by alignment, and what they then compute differs in the last bits: a tensor that has come
+/// over a socket has to lie as it did at its sender.
+constexpr std::uintptr_t alignment = 64;
 torch::Device wanted_device = torch::kCPU;
 
 /// Images whose channels lie next to each other.
@@ -50,10 +55,10 @@ torch::Tensor unpack_tensor(Unpacker& unpacker) {
   const bool channels_last = unpacker.count(1) == 1;
   const auto type = static_cast<torch::ScalarType>(tensor.type);
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.content.data);
-  torch::Tensor flat = address % torch::elementSize(type) == 0 ? torch::from_blob(
-                                                                     const_cast<void*>(tensor.content.data), tensor.sizes,
-                                                                     [owner = tensor.content.owner](void*) {}, type)
-                                                               : torch::empty(tensor.sizes, type);
+  torch::Tensor flat = address % alignment == 0 ? torch::from_blob(
+                                                      const_cast<void*>(tensor.content.data), tensor.sizes,
+                                                      [owner = tensor.content.owner](void*) {}, type)
+                                                : torch::empty(tensor.sizes, type);
   if (flat.data_ptr() != tensor.content.data) std::memcpy(flat.data_ptr(), tensor.content.data, tensor.content.bytes);
   if (channels_last) {
     if (flat.dim() != 4) throw PackError("a tensor is no image");

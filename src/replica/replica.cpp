@@ -1,5 +1,7 @@
 #include "rubato/replica/replica.h"
 
+#include <cstdint>
+
 #include "rubato/core/error.h"
 
 namespace rubato {

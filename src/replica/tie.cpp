@@ -1,5 +1,7 @@
 #include "rubato/replica/tie.h"
 
+#include <cstdint>
+
 namespace rubato {
 
 void Tie::step_begins(Context&, WeightStore&, BlockRange, const std::vector<Snapshot>&, std::int64_t) {}

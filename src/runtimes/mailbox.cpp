@@ -5,7 +5,7 @@
 namespace rubato {
 namespace {
 
-constexpr std::chrono::milliseconds between_looks{20};
+constexpr std::chrono::milliseconds look_again{20};
 
 }  // namespace
 
@@ -53,7 +53,7 @@ void Mailbox::wait_while_hope(std::unique_lock<std::mutex>& lock) {
   const auto begin = AwayWatch::Clock::now();
   while (!has_message()) {
     if (away_->in_vain(begin)) throw PeerLost{};
-    filled_.wait_for(lock, between_looks);
+    filled_.wait_for(lock, look_again);
   }
 }
 

@@ -1,5 +1,6 @@
 #include "runtimes/role_context.h"
 
+#include <cstdint>
 #include <functional>
 
 namespace rubato {

@@ -1,6 +1,7 @@
 #include "runtimes/simulated_faults.h"
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "rubato/core/error.h"

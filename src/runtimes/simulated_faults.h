@@ -2,6 +2,7 @@
 
 #include <simgrid/s4u.hpp>
 
+#include <cstdint>
 #include <map>
 #include <vector>
 

@@ -43,8 +43,17 @@ std::vector<s4u::Host*> hosts_of_file(s4u::Engine& engine, const std::string& fi
 /// So many share a link fairly, the others queue: what an event costs does not grow with the number of messages under way.
 constexpr int messages_at_a_time = 16;
 
-std::vector<s4u::Host*> star(const SimulatedPlatform& platform) {
-  s4u::NetZone* zone = s4u::create_star_zone("platform");
+/// From SimGrid 4 on every platform has a root zone already, and ours lies in it; before, the first zone became the root.
+template <class Zone>
+Zone* make_star_zone(Zone* root) {
+  if constexpr (requires { root->add_netzone_star("platform"); }) {
+    if (root != nullptr) return root->add_netzone_star("platform");
+  }
+  return s4u::create_star_zone("platform");
+}
+
+std::vector<s4u::Host*> star(const s4u::Engine& engine, const SimulatedPlatform& platform) {
+  s4u::NetZone* zone = make_star_zone(engine.get_netzone_root());
   std::vector<s4u::Host*> hosts;
   for (int i = 0; i < platform.hosts; ++i) {
     const std::string number = std::to_string(i);
@@ -73,7 +82,7 @@ std::vector<s4u::Host*> star(const SimulatedPlatform& platform) {
 }  // namespace
 
 std::vector<s4u::Host*> make_hosts(s4u::Engine& engine, const SimulatedPlatform& platform) {
-  return platform.file.empty() ? star(platform) : hosts_of_file(engine, platform.file);
+  return platform.file.empty() ? star(engine, platform) : hosts_of_file(engine, platform.file);
 }
 
 double ring_seconds(const std::vector<s4u::Host*>& hosts, double bytes) {

@@ -1,6 +1,7 @@
 #include <simgrid/s4u.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <map>

@@ -1,6 +1,7 @@
 #include "runtimes/waiting.h"
 
 #include <chrono>
+#include <cstdint>
 
 namespace rubato {
 namespace {

@@ -1,7 +1,10 @@
+#include <cstdint>
+
 #include <fmt/format.h>
 
 #include "rubato/core/error.h"
 #include "rubato/core/partition.h"
+#include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {

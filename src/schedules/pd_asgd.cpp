@@ -1,6 +1,8 @@
+#include <cstdint>
 #include <optional>
 
 #include "rubato/core/last_to_leave.h"
+#include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {

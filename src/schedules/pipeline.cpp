@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <map>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
 

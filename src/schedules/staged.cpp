@@ -1,5 +1,7 @@
 #include "schedules/staged.h"
 
+#include <cstdint>
+
 namespace rubato {
 namespace {
 

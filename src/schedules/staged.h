@@ -1,10 +1,12 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "rubato/model/model.h"
 #include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
 

@@ -1,4 +1,5 @@
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
 
 namespace rubato {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+
+#include "rubato/model/model.h"
 
 namespace rubato {
 

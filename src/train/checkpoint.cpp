@@ -8,6 +8,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/model.h"
 #include "rubato/train/files.h"
 
 namespace fs = std::filesystem;
@@ -76,7 +77,8 @@ Progress verified(const fs::path& folder) {
         throw DataError(
             fmt::format("{} has {} bytes, {} expected", (folder / name).string(), found.bytes, facts.at("bytes").dump()));
       }
-      if (found.digest.hex() != facts.at("sha256")) throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
+      if (found.digest.hex() != facts.at("sha256").get<std::string>())
+        throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
     }
     Progress progress{.step = json.at("step"), .seconds = json.at("seconds"), .virtual_seconds = json.at("virtual_seconds")};
     if (json.contains("seconds_to_target")) progress.seconds_to_target = json.at("seconds_to_target").get<double>();

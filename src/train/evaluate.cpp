@@ -1,9 +1,11 @@
 #include "rubato/train/evaluate.h"
 
+#include <cstdint>
 #include <thread>
 
 #include "rubato/data/batch_source.h"
 #include "rubato/model/autocast.h"
+#include "rubato/model/model.h"
 
 namespace rubato {
 namespace {

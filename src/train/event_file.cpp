@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 
 #include "event.pb.h"
 #include "rubato/core/error.h"

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"

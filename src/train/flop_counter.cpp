@@ -3,6 +3,7 @@
 #include <ATen/record_function.h>
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <string_view>
 
 namespace rubato {

@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
+#include "rubato/model/model.h"
 #include "rubato/replica/packing.h"
 #include "rubato/train/files.h"
 #include "train/home.h"

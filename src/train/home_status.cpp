@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "rubato/core/error.h"
 #include "rubato/train/files.h"

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <limits>
 
 #include "rubato/core/error.h"
 #include "rubato/core/last_to_leave.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/model.h"
 
 namespace rubato {
 namespace {

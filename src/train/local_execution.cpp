@@ -1,5 +1,7 @@
 #include "rubato/train/execution.h"
 
+#include <cstdint>
+
 namespace rubato {
 namespace {
 

@@ -1,138 +1,178 @@
 #include "train/metrics_page.h"
 
 #include <fmt/format.h>
+#include <microhttpd.h>
+#include <netdb.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
-#include <condition_variable>
-#include <deque>
-#include <mutex>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
 #include <thread>
-#include <vector>
 
 #include "rubato/core/error.h"
-#include "train/bounded_stream.h"
 
 namespace rubato {
 namespace {
 
-constexpr int workers = 2;
-constexpr int backlog = 64;               // connections that the kernel keeps for us; httplib's 5 are soon full
-constexpr std::size_t most_waiting = 16;  // connections; more stay with the kernel, so that they use up no descriptors
+using Clock = std::chrono::steady_clock;
 
-/// A few threads, and a short queue that lets whoever accepts connections wait.
-class ShortQueue final : public httplib::TaskQueue {
- public:
-  ShortQueue() {
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
-  }
-  void enqueue(std::function<void()> task) override {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return tasks_.size() < most_waiting; });
-    tasks_.push_back(std::move(task));
-    changed_.notify_all();
-  }
-  void shutdown() override {
-    {
-      const std::lock_guard lock(mutex_);
-      ended_ = true;
-    }
-    changed_.notify_all();
-    threads_.clear();
-  }
+constexpr std::chrono::milliseconds tick{50};   // between two looks at deadlines and the end
+constexpr std::chrono::milliseconds pause{1};   // after a round: out of descriptors, the library would not wait at all
+constexpr std::chrono::seconds time_limit{3};   // of a connection, whatever it does
+constexpr std::size_t header_limit = 16 << 10;  // bytes of request line and headers, with what the library keeps about them
+constexpr std::size_t body_limit = 16 << 10;    // bytes of a request
+constexpr unsigned backlog = 64;                // connections that the kernel keeps for us
+constexpr unsigned most_connections = 32;       // more stay with the kernel, so that they use up no descriptors
 
- private:
-  void work() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      changed_.wait(lock, [&] { return ended_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
-      const std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      changed_.notify_all();
-      lock.unlock();
-      task();
-      lock.lock();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
-  bool ended_ = false;
-  std::vector<std::jthread> threads_;
+struct Answer {
+  unsigned status;
+  std::string body;
 };
 
-/// httplib's own choice, SO_REUSEPORT, would let two pages share a port and each see half of the requests.
-void allow_quick_restart(socket_t socket) {
-  const int yes = 1;
-  ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-}
+using Daemon = std::unique_ptr<MHD_Daemon, decltype(&MHD_stop_daemon)>;
+using Addresses = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
 
-/// Many small ranges of one text would make a large answer.
-void forget_ranges(httplib::Request& request) {
-  request.ranges.clear();
-  request.headers.erase("Range");
+Addresses addresses_of(const std::string& name, int port) {
+  addrinfo wanted{};
+  wanted.ai_family = AF_UNSPEC;
+  wanted.ai_socktype = SOCK_STREAM;
+  wanted.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(name.c_str(), std::to_string(port).c_str(), &wanted, &found) != 0) found = nullptr;
+  return {found, &::freeaddrinfo};
 }
 
 }  // namespace
 
-class MetricsPage::Server final : public httplib::Server {
+/// One thread runs libmicrohttpd's event loop, so that slow clients hold no thread. The library bounds the memory and the number
+/// of connections; it knows only a limit of silence, though, and whoever sends a byte now and then is never silent. So we keep
+/// the sockets and shut down those whose time is over, between two rounds of the loop, on its thread.
+class MetricsPage::Server {
+  struct Connection {
+    int socket = -1;  ///< -1: nobody's
+    Clock::time_point deadline;
+    std::size_t body_left = 0;  ///< bytes that may still come
+  };
+
  public:
-  Server(const std::string& address, int port, Text text) : text_(std::move(text)) {
-    const auto answer = [this](const httplib::Request&, httplib::Response& response) {
-      const std::lock_guard lock(text_mutex_);
-      response.set_content(text_(), "text/plain; version=0.0.4; charset=utf-8");
-    };
-    Get("/", answer);
-    Get("/metrics", answer);
-    set_socket_options(allow_quick_restart);
-    new_task_queue = [] { return new ShortQueue; };
-    port_ = listen_at(address, port);
-    thread_ = std::thread([this] {
-      listen_after_bind();
-      ended_ = true;
-    });
-    while (!is_running() && !ended_) std::this_thread::yield();  // `stop` does nothing before
+  Server(const std::string& address, int port, Text text) : text_(std::move(text)), daemon_(listen_at(address, port)) {
+    thread_ = std::thread([this] { run(); });
   }
-  ~Server() override {
+  ~Server() {
     stopped_ = true;
-    stop();
     thread_.join();
   }
-  int port() const { return port_; }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  int port() const { return MHD_get_daemon_info(daemon_.get(), MHD_DAEMON_INFO_BIND_PORT)->port; }
 
  private:
-  int listen_at(const std::string& address, int port) {
+  Daemon listen_at(const std::string& address, int port) {
     if (port < 0 || port > 65535) {
       throw UsageError(fmt::format("cannot serve metrics at {}:{}: a port lies between 0 and 65535", address, port));
     }
-    int bound = -1;
-    if (!address.empty()) bound = port == 0 ? bind_to_any_port(address) : bind_to_port(address, port) ? port : -1;
-    if (bound > 0 && ::listen(svr_sock_, backlog) == 0) return bound;
+    const Addresses all = address.empty() ? Addresses(nullptr, &::freeaddrinfo) : addresses_of(address, port);
+    for (const addrinfo* one = all.get(); one != nullptr; one = one->ai_next) {
+      if (Daemon daemon = start(*one, port)) return daemon;
+    }
     throw UsageError(
         fmt::format("cannot serve metrics at {}:{}: the port is taken or not allowed, or the address is not one of this machine; "
                     "use another, or port 0 for a free one",
                     address, port));
   }
 
-  bool process_and_close_socket(socket_t socket) override {
-    bool closed = false, good = false;
-    try {
-      BoundedStream stream(socket, stopped_);
-      good = process_request(stream, true, closed, forget_ranges);
-    } catch (const std::exception&) {  // one bad connection must not end the process
+  /// Null when the address cannot be had. The library sets SO_REUSEADDR, so that a page can follow another at once, and not
+  /// SO_REUSEPORT, which would let two pages share a port and each see half of the requests.
+  Daemon start(const addrinfo& address, int port) {
+    const unsigned family = address.ai_family == AF_INET6 ? MHD_USE_DUAL_STACK : MHD_NO_FLAG;
+    const MHD_NotifyConnectionCallback notify = &Server::on_connection;
+    void* const self = this;
+    return {MHD_start_daemon(MHD_USE_EPOLL | family, static_cast<std::uint16_t>(port), nullptr, nullptr, &Server::on_request,
+                             self, MHD_OPTION_SOCK_ADDR, address.ai_addr, MHD_OPTION_LISTEN_BACKLOG_SIZE, backlog,
+                             MHD_OPTION_CONNECTION_LIMIT, most_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, header_limit,
+                             MHD_OPTION_NOTIFY_CONNECTION, notify, self, MHD_OPTION_END),
+            &MHD_stop_daemon};
+  }
+
+  void run() {
+    while (!stopped_) {
+      MHD_run_wait(daemon_.get(), static_cast<std::int32_t>(tick.count()));
+      std::this_thread::sleep_for(pause);
+      const auto now = Clock::now();
+      for (const Connection& connection : connections_) {
+        if (connection.socket != -1 && connection.deadline < now) ::shutdown(connection.socket, SHUT_RDWR);
+      }
     }
-    ::shutdown(socket, SHUT_RDWR);
-    ::close(socket);
-    return good;
+  }
+
+  // What the library calls, on the thread of `run` or of the destructor. No exception may leave these.
+
+  static void on_connection(void* self, MHD_Connection* handle, void** context, MHD_ConnectionNotificationCode what) noexcept {
+    auto& connections = static_cast<Server*>(self)->connections_;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+      const int socket = MHD_get_connection_info(handle, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+      const auto unused = std::ranges::find(connections, -1, &Connection::socket);
+      if (unused == connections.end()) {  // more than we have asked for
+        ::shutdown(socket, SHUT_RDWR);
+        return;
+      }
+      *unused = {socket, Clock::now() + time_limit, body_limit};
+      *context = &*unused;
+    } else if (*context != nullptr) {
+      static_cast<Connection*>(*context)->socket = -1;
+    }
+  }
+
+  static MHD_Result on_request(void* self, MHD_Connection* handle, const char* path, const char* method, const char* /*version*/,
+                               const char* /*body*/, std::size_t* body_size, void** state) noexcept {
+    auto* connection =
+        static_cast<Connection*>(MHD_get_connection_info(handle, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context);
+    if (connection == nullptr) return MHD_NO;
+    if (*state == nullptr) {  // headers only; the body comes with calls of its own, and a last one follows
+      *state = connection;
+      return MHD_YES;
+    }
+    if (*body_size > connection->body_left) return MHD_NO;
+    if (*body_size > 0) {
+      connection->body_left -= *body_size;
+      *body_size = 0;
+      return MHD_YES;
+    }
+    return send(handle, static_cast<Server*>(self)->answer(path, method));
+  }
+
+  Answer answer(std::string_view path, std::string_view method) const noexcept {
+    if ((method != MHD_HTTP_METHOD_GET && method != MHD_HTTP_METHOD_HEAD) || (path != "/" && path != "/metrics")) {
+      return {MHD_HTTP_NOT_FOUND, "not found\n"};
+    }
+    try {
+      return {MHD_HTTP_OK, text_()};
+    } catch (...) {  // strangers are not told why
+      return {MHD_HTTP_INTERNAL_SERVER_ERROR, "failed\n"};
+    }
+  }
+
+  /// Always the whole text, whatever ranges were asked for, and the end of the connection.
+  static MHD_Result send(MHD_Connection* handle, Answer answer) noexcept {
+    MHD_Response* response = MHD_create_response_from_buffer(answer.body.size(), answer.body.data(), MHD_RESPMEM_MUST_COPY);
+    if (response == nullptr) return MHD_NO;
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    const MHD_Result queued = MHD_queue_response(handle, answer.status, response);
+    MHD_destroy_response(response);  // what is queued holds it
+    return queued;
   }
 
   Text text_;
-  std::mutex text_mutex_;
-  int port_ = 0;
-  std::atomic<bool> stopped_ = false, ended_ = false;
+  std::array<Connection, most_connections> connections_;
+  std::atomic<bool> stopped_ = false;
+  Daemon daemon_;  ///< its end closes all connections
   std::thread thread_;
 };
 

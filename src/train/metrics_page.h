@@ -6,8 +6,8 @@
 
 namespace rubato {
 
-/// Answers GET /metrics and GET / over HTTP with a text, on threads of its own, until it is destroyed. Made for strangers on the
-/// network: requests are small and short-lived, or they are dropped; whatever comes in changes nothing.
+/// Answers GET /metrics and GET / over HTTP with a text, on a thread of its own, until it is destroyed. Made for strangers on the
+/// network: requests are small and short-lived, or they are dropped; whatever comes in changes nothing and delays nobody's end.
 class MetricsPage {
  public:
   using Text = std::function<std::string()>;

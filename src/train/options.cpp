@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <toml++/toml.h>
+#include <cstdint>
 #include <sstream>
 
 #include "rubato/core/error.h"
@@ -10,7 +11,7 @@
 namespace rubato {
 namespace {
 
-struct Writer {
+struct OptionWriter {
   toml::table& table;
 
   template <class T>
@@ -35,7 +36,7 @@ struct Writer {
 };
 
 /// Takes every key it knows out of the table; what is left is unknown.
-struct Reader {
+struct OptionReader {
   toml::table& table;
   const std::string& file;
   std::vector<std::string>& known;
@@ -95,7 +96,7 @@ std::string to_toml(const TrainOptions& options) {
   std::ostringstream text;
   visit_options(options, [&](const OptionInfo& info, const auto& value) {
     toml::table line;
-    Writer{line}(info, value);
+    OptionWriter{line}(info, value);
     if (!line.empty()) text << line << "\n";
   });
   return text.str();
@@ -110,7 +111,7 @@ TrainOptions from_toml(const std::string& text, const std::string& file_name, Tr
                                  error.description()));
   }
   std::vector<std::string> known;
-  visit_options(options, Reader{table, file_name, known});
+  visit_options(options, OptionReader{table, file_name, known});
   if (!table.empty()) {
     const auto first = table.begin();
     const UsageError unknown = unknown_name("key", first->first.str(), known);

@@ -1,5 +1,7 @@
 #include "train/orders.h"
 
+#include <cstdint>
+
 namespace rubato {
 namespace {
 

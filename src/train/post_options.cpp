@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "rubato/model/model.h"
+
 namespace rubato {
 namespace {
 

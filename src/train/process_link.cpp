@@ -1,5 +1,7 @@
 #include "train/process_link.h"
 
+#include <cstdint>
+
 namespace rubato {
 
 void ProcessLink::send(int peer, const std::string& channel, std::int64_t batch, Packed content) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
 #include "rubato/model/digest.h"
@@ -63,7 +64,7 @@ std::string digest_of(const TrainOptions& options) {
   shared.data_dir.clear();
   shared.metrics.clear();
   shared.quiet = shared.json = shared.trace = false;
-  const std::string text = "rubato " RUBATO_VERSION "\n" + to_toml(shared);
+  const std::string text = fmt::format("rubato {}\n{}", build_info().version, to_toml(shared));
   Digest digest;
   digest.add_bytes(text.data(), text.size());
   return digest.hex();

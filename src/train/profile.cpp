@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <barrier>
 #include <chrono>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "rubato/runtimes/platform.h"
 #include "rubato/train/process.h"
 #include "train/flop_counter.h"

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -66,7 +67,7 @@ void job_fields(Job& job, Visit visit) {
   visit("workers", job.workers);
 }
 
-struct Writer {
+struct StatusWriter {
   Json& json;
 
   template <class Value>
@@ -74,16 +75,16 @@ struct Writer {
     json[key] = value;
   }
   void operator()(const char* key, const std::optional<double>& value) const { json[key] = value ? Json(*value) : Json(); }
-  void operator()(const char* key, const HomeStatus& home) const { home_fields(home, Writer{json[key]}); }
+  void operator()(const char* key, const HomeStatus& home) const { home_fields(home, StatusWriter{json[key]}); }
   void operator()(const char* key, const std::vector<WorkerStatus>& workers) const {
     Json& list = json[key] = Json::array();
-    for (const WorkerStatus& worker : workers) worker_fields(worker, Writer{list.emplace_back()});
+    for (const WorkerStatus& worker : workers) worker_fields(worker, StatusWriter{list.emplace_back()});
   }
 };
 
 /// Why a text is no status; `status_from_json` says of which file.
 struct Unfit {
-  std::string reason;
+  std::string unreadable;
 };
 
 /// The library itself would turn 1.5 into 1 and 1e300 into anything.
@@ -98,7 +99,7 @@ Whole whole(const std::string& key, const Json& value) {
   return value.get<Whole>();
 }
 
-struct Reader {
+struct StatusReader {
   const Json& json;
   std::string place;  ///< in front of a key, for sentences: "worker 3: "
 
@@ -131,13 +132,13 @@ struct Reader {
     value.clear();
     for (const auto& [name, count] : at(key).items()) value[name] = whole<std::int64_t>(named(key), count);
   }
-  void operator()(const char* key, HomeStatus& home) const { home_fields(home, Reader{at(key), "home: "}); }
+  void operator()(const char* key, HomeStatus& home) const { home_fields(home, StatusReader{at(key), "home: "}); }
   void operator()(const char* key, std::vector<WorkerStatus>& workers) const {
     if (!at(key).is_array()) throw Unfit{named(key) + " is not a list"};
     workers.clear();
     for (const Json& one : at(key)) {
       const std::string name = fmt::format("worker {} of the list: ", workers.size());
-      worker_fields(workers.emplace_back(), Reader{one, name});
+      worker_fields(workers.emplace_back(), StatusReader{one, name});
     }
   }
 };
@@ -149,7 +150,7 @@ void check_state(const std::string& state, const std::vector<std::string>& known
 }
 
 /// What nlohmann says, without its "[json.exception.out_of_range.403] ".
-std::string reason(const nlohmann::json::exception& error) {
+std::string unreadable(const nlohmann::json::exception& error) {
   const std::string text = error.what();
   const std::size_t end = text.find("] ");
   return end == std::string::npos ? text : text.substr(end + 2);
@@ -167,7 +168,7 @@ std::vector<std::string> worker_states() {
 
 std::string to_json(const JobStatus& status) {
   Json json;
-  job_fields(status, Writer{json});
+  job_fields(status, StatusWriter{json});
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -176,16 +177,16 @@ JobStatus status_from_json(const std::string& text, const std::string& source) {
   try {
     const Json json = Json::parse(text);
     JobStatus status;
-    job_fields(status, Reader{json, ""});
+    job_fields(status, StatusReader{json, ""});
     check_state(status.state, job_states(), "the job");
     for (const WorkerStatus& worker : status.workers) {
       check_state(worker.state, worker_states(), fmt::format("worker {}", worker.rank));
     }
     return status;
   } catch (const Unfit& unfit) {
-    throw refuse(unfit.reason);
+    throw refuse(unfit.unreadable);
   } catch (const nlohmann::json::exception& error) {
-    throw refuse(reason(error));
+    throw refuse(unreadable(error));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "train/step_tap.h"
 
 #include <bit>
+#include <cstdint>
 
 namespace rubato {
 namespace {

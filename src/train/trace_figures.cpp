@@ -1,6 +1,7 @@
 #include "rubato/train/trace_figures.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 

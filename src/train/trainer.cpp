@@ -5,10 +5,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
@@ -151,7 +153,7 @@ std::int64_t Trainer::step_with(int replicas, const TrainOptions& saved) const {
 std::string Trainer::saved_config() const {
   TrainOptions options = plan_.options;
   options.resume.clear();  // says how this process was started, not what runs
-  return to_toml(options);
+  return version_text("# ") + "\n\n" + to_toml(options);
 }
 
 void Trainer::resume() {
@@ -360,6 +362,10 @@ std::string Trainer::summary() const {
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
   json["weights_digest"] = execution_->digest();
+  const BuildInfo& build = build_info();
+  json["build"] = {{"rubato", build.version}, {"libtorch", build.libtorch}, {"compiler", build.compiler},
+                   {"type", build.type},      {"platform", build.platform}, {"commit", build.commit}};
+  json["host"] = host_info();
   return json.dump(2) + "\n";
 }
 

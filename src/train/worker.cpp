@@ -1,8 +1,11 @@
 #include "rubato/train/worker.h"
 
+#include <cstdint>
+
 #include <fmt/format.h>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "rubato/replica/packing.h"
 #include "rubato/replica/tensor_sum.h"
 #include "rubato/train/files.h"

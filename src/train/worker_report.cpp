@@ -1,6 +1,7 @@
 #include "train/worker_report.h"
 
 #include <bit>
+#include <cstdint>
 
 #include "train/step_tap.h"
 

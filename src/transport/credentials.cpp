@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <tuple>

@@ -5,6 +5,7 @@
 #include <google/protobuf/wire_format_lite.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -79,9 +80,9 @@ std::size_t content_bytes(const Head::Tensor& tensor, const FrameLimits& limits)
 }
 
 /// The parts after the head, one by one.
-class Parts {
+class TensorParts {
  public:
-  explicit Parts(const std::vector<Blob>& parts) : parts_(parts) {}
+  explicit TensorParts(const std::vector<Blob>& parts) : parts_(parts) {}
   const Blob& take(std::size_t bytes) {
     if (at_ == parts_.size()) throw FrameError("the part of a tensor is missing");
     const Blob& part = parts_[at_++];
@@ -97,7 +98,7 @@ class Parts {
   std::size_t at_ = 0;
 };
 
-Packed::Tensor parse_tensor(const Head::Tensor& tensor, Parts& parts, const FrameLimits& limits) {
+Packed::Tensor parse_tensor(const Head::Tensor& tensor, TensorParts& parts, const FrameLimits& limits) {
   if (tensor.sizes_size() > most_dimensions) throw FrameError(fmt::format("a tensor of {} dimensions", tensor.sizes_size()));
   if (tensor.type() == undefined_type) {
     if (tensor.sizes_size() > 0) throw FrameError("an undefined tensor with sizes");
@@ -133,7 +134,7 @@ Frame parse_frame(std::string_view bytes, const std::vector<Blob>& parts, const 
   frame.content.numbers.assign(head.numbers().begin(), head.numbers().end());
   frame.content.texts.assign(std::move_iterator(head.mutable_texts()->begin()), std::move_iterator(head.mutable_texts()->end()));
   frame.content.tensors.reserve(static_cast<std::size_t>(head.tensors_size()));
-  Parts left(parts);
+  TensorParts left(parts);
   for (const Head::Tensor& tensor : head.tensors()) frame.content.tensors.push_back(parse_tensor(tensor, left, limits));
   left.check_all_taken();
   // Unknown fields, and known ones written twice or at greater length than needed.

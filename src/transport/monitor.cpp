@@ -1,5 +1,6 @@
 #include "transport/monitor.h"
 
+#include <cstdint>
 #include <cstring>
 
 namespace rubato {

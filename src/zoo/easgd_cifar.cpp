@@ -1,3 +1,5 @@
+#include <cstdint>
+
 #include "zoo/families.h"
 #include "zoo/layers.h"
 

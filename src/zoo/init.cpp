@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
+#include <cstdint>
 #include <stdexcept>
 
 #include "rubato/core/random.h"

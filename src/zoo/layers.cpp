@@ -1,5 +1,7 @@
 #include "zoo/layers.h"
 
+#include <cstdint>
+
 namespace rubato::zoo_detail {
 
 torch::nn::Conv2d plain_convolution(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride) {

@@ -1,5 +1,6 @@
 #include "rubato/zoo/zoo.h"
 
+#include <cstdint>
 #include <optional>
 #include <utility>
 

@@ -1,4 +1,6 @@
 // Processes of a job that die, are stopped, come back.
+#include <cstdint>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +10,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_deaths_test {
 
 using namespace std::chrono_literals;
 using Words = std::vector<std::string>;
@@ -196,5 +198,5 @@ TEST_F(Deaths, a_signal_ends_the_job_with_a_checkpoint_and_another_number_of_wor
   EXPECT_EQ(summary("steps"), std::to_string(step + 100));
 }
 
-}  // namespace
+}  // namespace app_deaths_test
 }  // namespace rubato::test

@@ -12,7 +12,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_hostile_test {
 
 namespace fs = std::filesystem;
 
@@ -174,5 +174,5 @@ TEST_F(Hostile, a_thousand_connections_change_nothing) {
   RecordProperty("refused", static_cast<int>(status.refused));
 }
 
-}  // namespace
+}  // namespace app_hostile_test
 }  // namespace rubato::test

@@ -13,7 +13,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_hosts_test {
 
 using Words = std::vector<std::string>;
 
@@ -117,5 +117,5 @@ TEST_F(Hosts, a_worker_with_other_keys_is_kept_out) {
   EXPECT_GE(status.value("refused", 0), 1);
 }
 
-}  // namespace
+}  // namespace app_hosts_test
 }  // namespace rubato::test

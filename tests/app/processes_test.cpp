@@ -7,7 +7,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_processes_test {
 
 using Words = std::vector<std::string>;
 
@@ -74,5 +74,5 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"ddg_in_easgd", 4, {"--schedule", "ddg", "--stages", "2", "--cuts", "2", "--coupling", "easgd", "--replicas", "2"}}),
     [](const auto& info) { return std::string(info.param.name); });
 
-}  // namespace
+}  // namespace app_processes_test
 }  // namespace rubato::test

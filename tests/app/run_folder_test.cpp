@@ -3,16 +3,18 @@
 #include <signal.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "app/command.h"
 #include "rubato/core/random.h"
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_run_folder_test {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
 class RunFolder : public ::testing::Test {
  protected:
@@ -82,6 +84,21 @@ TEST_F(RunFolder, written_configuration_repeats_the_run) {
   EXPECT_EQ(again.exit_code, 0) << again.err;
   EXPECT_EQ(digest("a"), digest("b"));
   EXPECT_FALSE(digest("a").empty());
+}
+
+TEST_F(RunFolder, says_what_made_it_and_where) {
+  const Outcome version = rubato_command({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.out, MatchesRegex("rubato [0-9.]+\nlibtorch [0-9.]+\nbuilt with [^\n]+\nhost [^\n]+\n"));
+  train("a", {"--steps", "0"});
+  const std::string config = content_of(folder.path() / "a" / "config.toml");
+  std::istringstream lines(version.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_THAT(config, HasSubstr("# " + line + "\n"));
+  EXPECT_THAT(version.out, HasSubstr("rubato " + json_value(summary("a"), "rubato") + "\n"));
+  EXPECT_THAT(version.out, HasSubstr("libtorch " + json_value(summary("a"), "libtorch") + "\n"));
+  EXPECT_THAT(version.out, HasSubstr(json_value(summary("a"), "compiler")));
+  const std::string host = version.out.substr(version.out.find("\nhost ") + 6);
+  EXPECT_THAT(summary("a"), HasSubstr("\"host\": \"" + host.substr(0, host.size() - 1) + "\""));
 }
 
 TEST_F(RunFolder, is_never_overwritten) {
@@ -205,5 +222,5 @@ TEST_F(RunFolder, a_second_signal_ends_at_once) {
   EXPECT_EQ(outcome.exit_code, 130);
 }
 
-}  // namespace
+}  // namespace app_run_folder_test
 }  // namespace rubato::test

@@ -8,7 +8,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_simulate_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -139,5 +139,5 @@ TEST_F(Simulate, compares_methods_and_goes_on_where_it_was) {
   EXPECT_EQ(second.out, first.out);
 }
 
-}  // namespace
+}  // namespace app_simulate_test
 }  // namespace rubato::test

@@ -7,7 +7,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato::test {
-namespace {
+namespace app_usage_test {
 
 using ::testing::HasSubstr;
 
@@ -113,5 +113,5 @@ TEST(BadData, names_file_and_sizes_and_exits_with_3) {
   EXPECT_FALSE(std::filesystem::exists(run));
 }
 
-}  // namespace
+}  // namespace app_usage_test
 }  // namespace rubato::test

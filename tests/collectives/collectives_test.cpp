@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <future>
 #include <map>
 #include <mutex>
@@ -15,7 +16,7 @@
 #include "rubato/replica/tensor_sum.h"
 
 namespace rubato {
-namespace {
+namespace collectives_collectives_test {
 
 using namespace std::chrono_literals;
 using Sum = std::shared_ptr<const Summable>;
@@ -271,5 +272,5 @@ TEST_F(CollectivesTest, an_interrupt_ends_a_wait_for_members_that_never_come) {
   EXPECT_THROW(a->all_reduce(group_, 0, part_of(1)), Stopped);
 }
 
-}  // namespace
+}  // namespace collectives_collectives_test
 }  // namespace rubato

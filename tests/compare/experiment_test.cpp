@@ -9,7 +9,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace compare_experiment_test {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -93,5 +93,5 @@ TEST_F(ExperimentTest, every_experiment_of_the_repository_can_be_read_small_and_
   EXPECT_GE(count, 7);
 }
 
-}  // namespace
+}  // namespace compare_experiment_test
 }  // namespace rubato

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <fstream>
 
 #include "rubato/compare/picture.h"
@@ -11,7 +12,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace compare_results_test {
 
 using ::testing::HasSubstr;
 
@@ -132,5 +133,5 @@ TEST_F(RunnerTest, a_run_that_diverges_is_a_result_and_one_that_fails_ends_the_c
   }
 }
 
-}  // namespace
+}  // namespace compare_results_test
 }  // namespace rubato

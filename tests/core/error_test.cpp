@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace rubato {
-namespace {
+namespace core_error_test {
 
 TEST(Error, proposes_the_nearest_known_name) {
   EXPECT_EQ(nearest_name("dgd", {"serial", "hogwild", "ddg"}), "ddg");
@@ -20,5 +20,5 @@ TEST(Error, names_the_value_and_all_known_ones) {
   EXPECT_EQ(error.code(), ExitCode::usage);
 }
 
-}  // namespace
+}  // namespace core_error_test
 }  // namespace rubato

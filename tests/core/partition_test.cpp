@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace rubato {
-namespace {
+namespace core_partition_test {
 
 TEST(Partition, makes_the_heaviest_range_as_light_as_possible) {
   EXPECT_EQ(linear_partition({1, 1, 1, 1, 1, 1}, 3), (std::vector<int>{2, 4}));
@@ -16,5 +16,5 @@ TEST(Partition, leaves_no_range_empty) {
   EXPECT_TRUE(linear_partition({3}, 1).empty());
 }
 
-}  // namespace
+}  // namespace core_partition_test
 }  // namespace rubato

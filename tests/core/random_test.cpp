@@ -3,10 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdint>
 #include <set>
 
 namespace rubato {
-namespace {
+namespace core_random_test {
 
 TEST(RandomStream, is_a_function_of_its_key) {
   RandomStream a(1, RandomUse::shuffle, {3, 4}), b(1, RandomUse::shuffle, {3, 4});
@@ -34,5 +35,5 @@ TEST(RandomStream, fills_the_range_evenly) {
   EXPECT_NEAR(sum / 100'000, 0.5, 0.005);
 }
 
-}  // namespace
+}  // namespace core_random_test
 }  // namespace rubato

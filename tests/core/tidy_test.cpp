@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace core_tidy_test {
 
 namespace fs = std::filesystem;
 const fs::path root = RUBATO_SOURCE_DIR;
@@ -44,22 +44,23 @@ std::string folder_of(const std::string& path) {
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> rules = {
       {"core", {}},
-      {"model", {"core"}},
-      {"zoo", {"core", "model"}},
-      {"data", {"core"}},
+      {"tensor", {}},
+      {"model", {"core", "tensor"}},
+      {"zoo", {"core", "tensor", "model"}},
+      {"data", {"core", "tensor"}},
       {"context", {"core"}},
-      {"replica", {"core", "model", "data", "context"}},
-      {"schedules", {"core", "model", "data", "context", "replica"}},
-      {"couplings", {"core", "model", "data", "context", "replica"}},
+      {"replica", {"core", "tensor", "model", "data", "context"}},
+      {"schedules", {"core", "tensor", "model", "data", "context", "replica"}},
+      {"couplings", {"core", "tensor", "model", "data", "context", "replica"}},
       {"runtimes", {"core", "context"}},
       {"recording", {"core", "context"}},
       {"compare", {"core"}},
       {"transport", {"core", "context"}},
       {"launch", {"core", "transport"}},
-      {"collectives", {"core", "model", "data", "context", "replica"}},
+      {"collectives", {"core", "tensor", "model", "data", "context", "replica"}},
       {"train",
-       {"core", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording", "transport",
-        "collectives"}}};
+       {"core", "tensor", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording",
+        "transport", "collectives"}}};
   return rules;
 }
 
@@ -105,6 +106,29 @@ TEST(Tidy, what_timing_decides_passes_the_ordering_point) {
   }
 }
 
+TEST(Tidy, one_file_knows_versions_of_libraries) {
+  const std::regex version(R"(\b(TORCH|FMT|MHD|SIMGRID|ZMQ|CPPZMQ|CLI11|TOML_LIB|NLOHMANN_JSON|GOOGLE_PROTOBUF)_VERSION)");
+  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+    if (file.filename() == "torch_versions.h" || file.filename() == "tidy_test.cpp") continue;
+    std::smatch match;
+    const std::string text = text_of(file);
+    for (std::istringstream lines(text); lines;) {
+      std::string line;
+      std::getline(lines, line);
+      EXPECT_FALSE(line.starts_with("#") && std::regex_search(line, match, version)) << file << ": " << line;
+    }
+  }
+}
+
+TEST(Tidy, fixed_width_integers_are_included_where_they_are_used) {
+  const std::regex integer(R"(\bstd::u?int(8|16|32|64)_t\b)");
+  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+    const std::string text = text_of(file);
+    EXPECT_TRUE(!std::regex_search(text, integer) || text.find("#include <cstdint>") != std::string::npos)
+        << file << ": older standard libraries brought it along, newer ones do not";
+  }
+}
+
 TEST(Tidy, files_stay_small_and_carry_no_unfinished_business) {
   const std::string to_do = std::string("TO") + "DO", fix_me = std::string("FIX") + "ME";
   for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
@@ -127,4 +151,4 @@ TEST(Tidy, every_header_is_included_somewhere) {
   }
 }
 
-}  // namespace
+}  // namespace core_tidy_test

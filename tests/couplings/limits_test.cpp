@@ -1,11 +1,13 @@
 // What couplings are equal to, and what does not change their bits.
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace couplings_limits_test {
 
 using test::Herd;
 
@@ -183,5 +185,5 @@ TEST(Couplings, unknown_names_and_impossible_numbers_are_refused_with_the_bound)
   EXPECT_NE(reason({.name = "admm", .replicas = 2, .penalty = 0}, 0.1), "");
 }
 
-}  // namespace
+}  // namespace couplings_limits_test
 }  // namespace rubato

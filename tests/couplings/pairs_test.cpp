@@ -7,7 +7,7 @@
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace couplings_pairs_test {
 
 struct Pair {
   std::string schedule, coupling, runtime;
@@ -93,5 +93,5 @@ TEST(Pairs, none_is_refused_that_could_work) {
   }
 }
 
-}  // namespace
+}  // namespace couplings_pairs_test
 }  // namespace rubato

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "rubato/train/options.h"
 #include "rubato/train/trace.h"
 #include "support/fast_simulator.h"
@@ -12,7 +14,7 @@
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace couplings_repeatable_test {
 
 using Pair = std::pair<std::string, std::string>;  // schedule, coupling
 
@@ -98,5 +100,5 @@ INSTANTIATE_TEST_SUITE_P(All, RepeatableTest, ::testing::ValuesIn(pairs()), [](c
   return name;
 });
 
-}  // namespace
+}  // namespace couplings_repeatable_test
 }  // namespace rubato

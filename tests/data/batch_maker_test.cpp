@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <set>
@@ -9,7 +10,7 @@
 #include "sample_files.h"
 
 namespace rubato::test {
-namespace {
+namespace data_batch_maker_test {
 
 /// `count` images of 2 x 6 x 5 random pixels; the label is the number of the sample.
 std::shared_ptr<Dataset> images(std::int64_t count) {
@@ -240,5 +241,5 @@ TEST(BatchMaker, refuses_a_data_set_whose_tensors_it_would_misread) {
   EXPECT_MENTIONS(refusal([](Dataset& data) { data.inputs = data.inputs.slice(0, 0, 0); }), "it holds no sample");
 }
 
-}  // namespace
+}  // namespace data_batch_maker_test
 }  // namespace rubato::test

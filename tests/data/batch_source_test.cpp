@@ -1,5 +1,6 @@
 #include "rubato/data/batch_source.h"
 
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <set>
@@ -10,7 +11,7 @@
 #include "sample_files.h"
 
 namespace rubato::test {
-namespace {
+namespace data_batch_source_test {
 
 /// Samples 0..`count`-1 of two tokens, target one more.
 std::shared_ptr<Dataset> numbers(std::int64_t count) {
@@ -219,5 +220,5 @@ TEST(BatchSource, refuses_a_negative_prefetch) {
                   "prefetch -1 is not allowed: give 0 or more batches");
 }
 
-}  // namespace
+}  // namespace data_batch_source_test
 }  // namespace rubato::test

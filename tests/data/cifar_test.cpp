@@ -1,11 +1,13 @@
 #include "sample_files.h"
 
+#include <cstdint>
+
 #include "../support/temporary_directory.h"
 #include "rubato/core/error.h"
 #include "rubato/data/dataset.h"
 
 namespace rubato::test {
-namespace {
+namespace data_cifar_test {
 
 constexpr std::size_t pixels = 3 * 32 * 32;
 
@@ -92,5 +94,5 @@ TEST(Cifar100, refuses_files_of_cifar_10) {
   EXPECT_MENTIONS(sentence, "expected a multiple of 3074 bytes (labels and 3 x 32 x 32 pixels per sample), found 3073");
 }
 
-}  // namespace
+}  // namespace data_cifar_test
 }  // namespace rubato::test

@@ -5,7 +5,7 @@
 #include "rubato/data/dataset.h"
 
 namespace rubato::test {
-namespace {
+namespace data_idx_test {
 
 /// A tiny MNIST: 6 training and 2 test images of 3 x 5.
 class Idx : public ::testing::Test {
@@ -143,5 +143,5 @@ TEST(FashionMnist, of_debian_has_60000_and_10000_images_balanced_over_10_classes
   EXPECT_NEAR(scaled.std().item<double>(), data.train.deviation.at(0), 1e-4);
 }
 
-}  // namespace
+}  // namespace data_idx_test
 }  // namespace rubato::test

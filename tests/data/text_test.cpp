@@ -1,11 +1,13 @@
 #include "sample_files.h"
 
+#include <cstdint>
+
 #include "../support/temporary_directory.h"
 #include "rubato/core/error.h"
 #include "rubato/data/dataset.h"
 
 namespace rubato::test {
-namespace {
+namespace data_text_test {
 
 class Text : public ::testing::Test {
  protected:
@@ -133,5 +135,5 @@ TEST(BibleText, reports_damage_with_the_expected_and_found_size_or_the_window) {
   EXPECT_MENTIONS(refusal(damaged), file.string() + ": the header is damaged");
 }
 
-}  // namespace
+}  // namespace data_text_test
 }  // namespace rubato::test

@@ -3,7 +3,7 @@
 #include "launch/launched.h"
 
 namespace rubato::test {
-namespace {
+namespace launch_attach_test {
 
 /// Jobs whose launcher is killed.
 class Attach : public LaunchTest {
@@ -127,5 +127,5 @@ TEST_F(Attach, needs_a_job) {
   EXPECT_THROW(launch(options), DataError);
 }
 
-}  // namespace
+}  // namespace launch_attach_test
 }  // namespace rubato::test

@@ -7,7 +7,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace launch_environment_test {
 
 using Variables = std::map<std::string, std::string>;
 
@@ -160,5 +160,5 @@ TEST(Environment, refuses_numbers_that_are_none_or_out_of_range) {
   }
 }
 
-}  // namespace
+}  // namespace launch_environment_test
 }  // namespace rubato

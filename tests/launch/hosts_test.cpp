@@ -8,7 +8,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace launch_hosts_test {
 
 std::string refusal(const std::function<void()>& action) {
   try {
@@ -62,5 +62,5 @@ TEST(Address, finds_a_free_port) {
   EXPECT_NE(refusal([] { free_port("192.0.2.1"); }).find("address of this machine"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace launch_hosts_test
 }  // namespace rubato

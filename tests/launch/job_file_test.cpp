@@ -16,7 +16,7 @@
 namespace fs = std::filesystem;
 
 namespace rubato {
-namespace {
+namespace launch_job_file_test {
 
 JobRecord some_job() {
   JobRecord job{.listen = "10.0.0.1",
@@ -135,5 +135,5 @@ TEST(ProcessCommand, replaces_what_the_environment_said) {
   EXPECT_EQ(home.arguments, (std::vector<std::string>{"/bin/rubato", "train", "--model", "it's \"new\""}));
 }
 
-}  // namespace
+}  // namespace launch_job_file_test
 }  // namespace rubato

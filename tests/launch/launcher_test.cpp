@@ -7,7 +7,7 @@
 #include "rubato/transport/credentials.h"
 
 namespace rubato::test {
-namespace {
+namespace launch_launcher_test {
 
 using Launcher = LaunchTest;
 using Lines = std::set<std::string>;
@@ -209,5 +209,5 @@ TEST_F(Launcher, starts_a_remote_worker_again_when_its_connection_breaks) {
   EXPECT_EQ(run_to_end(), 0);
 }
 
-}  // namespace
+}  // namespace launch_launcher_test
 }  // namespace rubato::test

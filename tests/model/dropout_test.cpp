@@ -1,12 +1,14 @@
 #include "rubato/model/dropout.h"
 
+#include <cstdint>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace model_dropout_test {
 
 torch::Tensor dropped(const PassKey& key, double probability = 0.5) {
   Dropout dropout(probability);
@@ -102,5 +104,5 @@ TEST(PassKeyScope, gives_the_outer_pass_back_when_the_inner_ends) {
   EXPECT_EQ(draw(), second);
 }
 
-}  // namespace
+}  // namespace model_dropout_test
 }  // namespace rubato

@@ -5,7 +5,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace model_learning_rate_test {
 
 TEST(LearningRate, constant_stays) {
   const LearningRate rate{.base = 0.3};
@@ -41,5 +41,5 @@ TEST(LearningRate, refuses_what_cannot_work) {
   EXPECT_THROW((LearningRate{.schedule = "step", .step_every = 0}.check()), UsageError);
 }
 
-}  // namespace
+}  // namespace model_learning_rate_test
 }  // namespace rubato

@@ -9,7 +9,7 @@
 #include "rubato/model/dropout.h"
 
 namespace rubato {
-namespace {
+namespace model_model_test {
 
 using testing::AllOf;
 using testing::HasSubstr;
@@ -166,5 +166,5 @@ TEST(ModelFrom, keeps_the_loss_it_is_given) {
   EXPECT_EQ(model.loss(torch::ones({2, 2}), torch::Tensor()).item<double>(), 0);
 }
 
-}  // namespace
+}  // namespace model_model_test
 }  // namespace rubato

@@ -5,7 +5,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace model_optimizer_test {
 
 TEST(Optimizer, every_listed_name_can_be_made_and_moves_weights) {
   for (const std::string& name : optimizer_names()) {
@@ -41,5 +41,5 @@ TEST(Optimizer, refuses_momentum_and_nesterov_where_they_mean_nothing) {
   EXPECT_THROW((OptimizerOptions{.name = "sdg"}.check()), UsageError);
 }
 
-}  // namespace
+}  // namespace model_optimizer_test
 }  // namespace rubato

@@ -1,11 +1,14 @@
 #include "rubato/model/stage.h"
+#include "rubato/model/model.h"
+
+#include <cstdint>
 
 #include <gtest/gtest.h>
 
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace model_stage_test {
 
 using test::generator;
 
@@ -151,5 +154,5 @@ TEST(Stage, bf16_computes_in_bfloat16_and_returns_float_gradients) {
   for (const torch::Tensor& gradient : bench.gradients(pass)) EXPECT_EQ(gradient.scalar_type(), torch::kFloat32);
 }
 
-}  // namespace
+}  // namespace model_stage_test
 }  // namespace rubato

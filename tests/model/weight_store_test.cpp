@@ -1,8 +1,10 @@
 #include "rubato/model/weight_store.h"
+#include "rubato/model/model.h"
 
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -11,7 +13,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace model_weight_store_test {
 
 using test::generator;
 
@@ -166,5 +168,5 @@ TEST_F(WeightStoreTest, digest_depends_on_every_bit) {
   EXPECT_NE(a.digest(), b.digest());
 }
 
-}  // namespace
+}  // namespace model_weight_store_test
 }  // namespace rubato

@@ -6,7 +6,7 @@
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace paper_admm_test {
 
 using test::Herd;
 
@@ -89,5 +89,5 @@ TEST(Admm, diverges_with_8_replicas_and_not_with_1_through_the_real_code) {
   EXPECT_LT(largest(one.run_on_threads(3000)), 0.1 * start);
 }
 
-}  // namespace
+}  // namespace paper_admm_test
 }  // namespace rubato

@@ -1,15 +1,17 @@
 // Huo et al. 2018, "Decoupled Parallel Backpropagation with Convergence Guarantee": one test per statement.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <deque>
 
 #include "rubato/model/digest.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/model.h"
 #include "support/lab.h"
 #include "support/quadratic.h"
 
 namespace rubato {
-namespace {
+namespace paper_ddg_test {
 
 using test::Lab;
 
@@ -189,5 +191,5 @@ TEST(DdgStability, a_delay_of_D_is_stable_exactly_below_2_sin_of_pi_over_2_times
   }
 }
 
-}  // namespace
+}  // namespace paper_ddg_test
 }  // namespace rubato

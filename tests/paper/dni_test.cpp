@@ -2,13 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdint>
 
 #include <numeric>
 
 #include "support/oracle.h"
 
 namespace rubato {
-namespace {
+namespace paper_dni_test {
 
 using test::Lab;
 using test::OracleModule;
@@ -251,5 +252,5 @@ TEST(SyntheticGradient, learns_the_gradient_of_each_sample_whatever_the_batch_si
   EXPECT_GT(predicted[0].abs().sum().item<double>(), 0);
 }
 
-}  // namespace
+}  // namespace paper_dni_test
 }  // namespace rubato

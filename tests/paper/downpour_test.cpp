@@ -2,12 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <numbers>
 
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace paper_downpour_test {
 
 using test::Herd;
 
@@ -112,5 +113,5 @@ TEST(Mdownpour, with_momentum_0_in_round_robin_is_downpour_of_period_1) {
   EXPECT_TRUE(torch::allclose(centre("mdownpour"), centre("downpour"), 1e-12, 1e-12));
 }
 
-}  // namespace
+}  // namespace paper_downpour_test
 }  // namespace rubato

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 
+#include "rubato/model/model.h"
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace paper_easgd_test {
 
 using test::Herd;
 
@@ -225,5 +227,5 @@ TEST(Easgd, mean_and_variance_of_the_synchronous_centre_follow_the_closed_forms)
   EXPECT_NEAR(centre.var().item<double>() / variance, 1, 5 * std::sqrt(2.0 / size));  // a variance estimate's own deviation
 }
 
-}  // namespace
+}  // namespace paper_easgd_test
 }  // namespace rubato

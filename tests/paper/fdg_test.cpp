@@ -1,14 +1,16 @@
 // Zhuang et al. 2021, "Fully Decoupled Neural Network Learning Using Delayed Gradients": one test per statement.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <deque>
 #include <optional>
 
+#include "rubato/model/model.h"
 #include "support/oracle.h"
 #include "support/quadratic.h"
 
 namespace rubato {
-namespace {
+namespace paper_fdg_test {
 
 using test::Lab;
 using test::OracleModule;
@@ -203,5 +205,5 @@ TEST(FdgTime, all_modules_work_at_the_same_time) {
   EXPECT_NEAR(runtime->now() - begin, 3 * 40, 6);
 }
 
-}  // namespace
+}  // namespace paper_fdg_test
 }  // namespace rubato

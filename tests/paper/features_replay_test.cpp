@@ -1,12 +1,14 @@
 // Huo, Gu, Huang 2018, "Training Neural Networks Using Features Replay": one test per statement.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <deque>
 
+#include "rubato/model/model.h"
 #include "support/oracle.h"
 
 namespace rubato {
-namespace {
+namespace paper_features_replay_test {
 
 using test::Lab;
 using test::OracleModule;
@@ -131,5 +133,5 @@ TEST(FeaturesReplay, a_pass_that_waits_keeps_its_input_and_nothing_else) {
   EXPECT_FALSE(pass.output().defined());
 }
 
-}  // namespace
+}  // namespace paper_features_replay_test
 }  // namespace rubato

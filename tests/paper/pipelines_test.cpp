@@ -10,7 +10,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace paper_pipelines_test {
 
 struct Shape {
   int stages, micro_batches;
@@ -102,5 +102,5 @@ TEST(Pipelines, the_executor_takes_the_time_and_the_memory_that_the_lists_say) {
   }
 }
 
-}  // namespace
+}  // namespace paper_pipelines_test
 }  // namespace rubato

@@ -1,10 +1,13 @@
 // The three meanings of a delayed backward pass, and where the reference says that they must agree.
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
+#include "rubato/model/model.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace paper_stale_weights_test {
 
 using test::Lab;
 
@@ -74,5 +77,5 @@ TEST(StaleWeights, replayed_gradients_are_evaluated_at_the_newest_weights) {
   for (int block = 0; block < lab.store.block_count(); ++block) EXPECT_EQ(lab.store.staleness(block).max, 0);
 }
 
-}  // namespace
+}  // namespace paper_stale_weights_test
 }  // namespace rubato

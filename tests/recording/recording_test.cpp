@@ -11,7 +11,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace recording_recording_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -91,5 +91,5 @@ TEST_F(RecordingTest, with_something_appended_it_is_refused) {
   EXPECT_THAT(refusal(whole + whole), HasSubstr("goes on after its end"));
 }
 
-}  // namespace
+}  // namespace recording_recording_test
 }  // namespace rubato

@@ -1,6 +1,8 @@
 // What was recorded under random delays is replayed to the same bits, on threads and in the simulator.
 #include "rubato/recording/replayer.h"
 
+#include <cstdint>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,7 +11,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace recording_replayer_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -180,5 +182,5 @@ TEST_F(Replaying, a_role_that_is_missing_is_named) {
               HasSubstr("a waits for its turn: 'b: publish block 0 of r0, version 1, step 1' comes first"));
 }
 
-}  // namespace
+}  // namespace recording_replayer_test
 }  // namespace rubato

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
 #include "model/recycler.h"
 
 namespace rubato {
-namespace {
+namespace replica_packing_test {
 
 torch::Tensor through(const torch::Tensor& tensor) {
   Packed packed;
@@ -27,6 +31,26 @@ TEST(Packing, tensors_come_out_as_they_went_in) {
 TEST(Packing, contiguous_tensors_are_not_copied) {
   const torch::Tensor tensor = torch::randn({64, 64});
   EXPECT_EQ(through(tensor).data_ptr(), tensor.data_ptr());
+}
+
+/// Kernels choose by alignment, so results of processes and of threads would differ in the last bits.
+TEST(Packing, tensors_that_come_over_a_socket_lie_as_libtorch_lays_its_own) {
+  const torch::Tensor tensor = torch::randn({8, 8});
+  for (const std::size_t offset : {4, 8, 16, 32}) {
+    Packed packed;
+    pack(packed, tensor);
+    const auto frame = std::make_shared<std::vector<char>>(tensor.nbytes() + 128);
+    void* at = frame->data();
+    std::size_t space = frame->size();
+    ASSERT_NE(std::align(64, tensor.nbytes(), at, space), nullptr);
+    char* content = static_cast<char*>(at) + offset;
+    std::memcpy(content, tensor.data_ptr(), tensor.nbytes());
+    packed.tensors[0].content = {frame, content, tensor.nbytes()};
+    Unpacker unpacker(packed);
+    const torch::Tensor back = unpack_tensor(unpacker);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(back.data_ptr()) % 64, 0u) << "offset " << offset;
+    EXPECT_TRUE(torch::equal(back, tensor));
+  }
 }
 
 TEST(Packing, what_is_not_contiguous_keeps_its_values) {
@@ -93,5 +117,5 @@ TEST(Packing, shapes_and_types_are_compared) {
   EXPECT_FALSE(same_shapes({torch::zeros({2, 3}), torch::zeros({4}, torch::kInt64)}, like));
 }
 
-}  // namespace
+}  // namespace replica_packing_test
 }  // namespace rubato

@@ -11,7 +11,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_platform_file_test {
 
 using test::in_fresh_process;
 using ::testing::AllOf;
@@ -46,5 +46,5 @@ TEST(PlatformFile, of_simgrid_is_read_and_bad_ones_named_with_their_line) {
   EXPECT_THAT(sentence, AllOf(HasSubstr("two.xml:6"), HasSubstr("quick")));
 }
 
-}  // namespace
+}  // namespace runtimes_platform_file_test
 }  // namespace rubato

@@ -1,5 +1,7 @@
 #include "rubato/runtimes/platform.h"
 
+#include <cstdint>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +10,7 @@
 #include "support/simulated.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_platform_test {
 
 using test::forwards;
 using test::load;
@@ -121,5 +123,5 @@ TEST(SimulatedPlatform, lost_messages_are_sent_again) {
   EXPECT_NEAR(transfer(lossy, 1, 3), transfer(lossy, 1, 3), 1e-6);
 }
 
-}  // namespace
+}  // namespace runtimes_platform_test
 }  // namespace rubato

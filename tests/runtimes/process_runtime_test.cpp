@@ -1,13 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 
 #include "rubato/runtimes/processes.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_process_runtime_test {
 
 /// A message that crosses processes.
 struct Number final : Message {
@@ -186,5 +187,5 @@ TEST_F(ProcessRuntimeTest, an_interrupt_ends_every_role_and_the_next_segment_beg
   runtime->run({role([](Context& me) { EXPECT_EQ(receive(me, wide).value, 2); })});
 }
 
-}  // namespace
+}  // namespace runtimes_process_runtime_test
 }  // namespace rubato

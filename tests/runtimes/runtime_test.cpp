@@ -3,13 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdint>
 
 #include "rubato/core/error.h"
 #include "rubato/runtimes/options.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_runtime_test {
 
 struct Number final : Message {
   int value = 0;
@@ -149,5 +150,5 @@ TEST(RuntimeOptions, reads_delays_and_refuses_others) {
   }
 }
 
-}  // namespace
+}  // namespace runtimes_runtime_test
 }  // namespace rubato

@@ -7,7 +7,7 @@
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_units_test {
 
 using ::testing::HasSubstr;
 
@@ -117,5 +117,5 @@ INSTANTIATE_TEST_SUITE_P(All, MembersTest, ::testing::Values("async-easgd", "eam
                            return name;
                          });
 
-}  // namespace
+}  // namespace runtimes_units_test
 }  // namespace rubato

@@ -5,7 +5,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace runtimes_virtual_time_test {
 
 class VirtualTimeTest : public ::testing::Test {
  protected:
@@ -87,5 +87,5 @@ TEST_F(VirtualTimeTest, a_message_takes_latency_and_its_size_over_the_bandwidth)
   EXPECT_LT(simulator->now(), 3.0);
 }
 
-}  // namespace
+}  // namespace runtimes_virtual_time_test
 }  // namespace rubato

@@ -3,6 +3,7 @@
 // and read the difference before it is committed.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -12,7 +13,7 @@
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace scenarios_scenarios_test {
 
 struct Scenario {
   const char* file;
@@ -129,5 +130,5 @@ INSTANTIATE_TEST_SUITE_P(Coupled, ScenarioTest, ::testing::ValuesIn(coupled_scen
                          [](const auto& info) { return info.param.file; });
 INSTANTIATE_TEST_SUITE_P(All, ScenarioTest, ::testing::ValuesIn(scenarios()), [](const auto& info) { return info.param.file; });
 
-}  // namespace
+}  // namespace scenarios_scenarios_test
 }  // namespace rubato

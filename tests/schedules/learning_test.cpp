@@ -6,7 +6,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_learning_test {
 
 struct Case {
   std::string schedule, runtime;
@@ -65,5 +65,5 @@ TEST(Schedules, unknown_names_and_impossible_numbers_are_refused) {
   EXPECT_THROW(check({.name = "lpp", .partial_after = -1}, 3), UsageError);
 }
 
-}  // namespace
+}  // namespace schedules_learning_test
 }  // namespace rubato

@@ -4,7 +4,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_limits_test {
 
 using test::Lab;
 
@@ -78,5 +78,5 @@ TEST_P(LimitsTest, serial_is_never_stale) {
 
 INSTANTIATE_TEST_SUITE_P(All, LimitsTest, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
 
-}  // namespace
+}  // namespace schedules_limits_test
 }  // namespace rubato

@@ -1,12 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <set>
 
+#include "rubato/model/model.h"
 #include "rubato/train/trace.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_lpp_test {
 
 using test::Lab;
 
@@ -174,5 +176,5 @@ TEST(Lpp, more_workers_than_blocks_with_parameters_are_refused) {
   }
 }
 
-}  // namespace
+}  // namespace schedules_lpp_test
 }  // namespace rubato

@@ -6,7 +6,7 @@
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_pd_asgd_test {
 
 using test::Lab;
 
@@ -74,5 +74,5 @@ TEST(PdAsgd, default_bound_is_one_pass_less_than_threads_but_at_least_two) {
   EXPECT_EQ(default_passes_in_flight({.forward_threads = 2, .backward_threads = 4}), 5);
 }
 
-}  // namespace
+}  // namespace schedules_pd_asgd_test
 }  // namespace rubato

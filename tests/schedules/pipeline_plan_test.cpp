@@ -5,7 +5,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace schedules_pipeline_plan_test {
 
 using Op = PipelineOp;
 
@@ -76,5 +76,5 @@ TEST(PipelinePlan, is_drawn_with_a_cell_per_unit_of_time) {
             "stage 1  .  F0 B0 B0 F1 B1 B1 .  .\n");
 }
 
-}  // namespace
+}  // namespace schedules_pipeline_plan_test
 }  // namespace rubato

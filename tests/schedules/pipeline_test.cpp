@@ -1,14 +1,17 @@
 // gpipe and 1f1b are serial training with gradient accumulation, bit for bit, whatever the cuts, the timing and the runtime.
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
 #include "rubato/model/digest.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/model.h"
 #include "rubato/schedules/pipeline.h"
 #include "rubato/train/job.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_pipeline_test {
 
 using test::Lab;
 
@@ -218,5 +221,5 @@ TEST(PipelineLimits, any_coupling_sees_the_steps_of_serial) {
   }
 }
 
-}  // namespace
+}  // namespace schedules_pipeline_test
 }  // namespace rubato

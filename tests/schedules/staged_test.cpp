@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <sstream>
 
+#include "rubato/model/model.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace schedules_staged_test {
 
 using test::Lab;
 
@@ -118,5 +119,5 @@ TEST_P(StagedTest, names_of_roles_carry_the_prefix_of_the_replica) {
 
 INSTANTIATE_TEST_SUITE_P(All, StagedTest, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
 
-}  // namespace
+}  // namespace schedules_staged_test
 }  // namespace rubato

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstdint>
+
 #include "rubato/model/dropout.h"
+#include "rubato/model/model.h"
 #include "rubato/train/job.h"
 #include "support/lab.h"
 

@@ -1,6 +1,9 @@
 #include "support/lab.h"
 
+#include <cstdint>
+
 #include "rubato/model/dropout.h"
+#include "rubato/model/model.h"
 
 namespace rubato::test {
 

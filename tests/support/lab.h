@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>

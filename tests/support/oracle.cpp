@@ -1,5 +1,9 @@
 #include "support/oracle.h"
 
+#include <cstdint>
+
+#include "rubato/model/model.h"
+
 namespace rubato::test {
 
 OracleModule::OracleModule(const Model& model, BlockRange range, const StoreOptions& store, std::uint64_t seed)

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 
+#include "rubato/model/model.h"
 #include "support/lab.h"
 
 namespace rubato::test {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "rubato/runtimes/options.h"
 
 namespace rubato::test {

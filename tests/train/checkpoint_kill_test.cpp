@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <thread>
 
 #include "rubato/core/random.h"
@@ -12,7 +13,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace train_checkpoint_kill_test {
 
 /// A number that is large enough for a kill to fall into its writing.
 struct State final : Restorable {
@@ -60,5 +61,5 @@ TEST(CheckpointKill, whenever_the_writer_is_killed_there_is_a_loadable_checkpoin
   EXPECT_GT(moved_on, 20) << "hardly anything was written between the kills";
 }
 
-}  // namespace
+}  // namespace train_checkpoint_kill_test
 }  // namespace rubato

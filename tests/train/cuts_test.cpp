@@ -5,7 +5,7 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace train_cuts_test {
 
 std::vector<BlockCost> costs(const std::vector<double>& seconds) {
   std::vector<BlockCost> all;
@@ -37,5 +37,5 @@ TEST(Cuts, are_read_from_text_and_counted) {
   EXPECT_THROW(parse_cuts("2,,4", 4), UsageError);
 }
 
-}  // namespace
+}  // namespace train_cuts_test
 }  // namespace rubato

@@ -1,12 +1,15 @@
 // What runs measure of themselves: ages, waiting, bias.
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
+#include "rubato/model/model.h"
 #include "rubato/train/bias_probe.h"
 #include "rubato/train/trace_figures.h"
 #include "support/herd.h"
 
 namespace rubato {
-namespace {
+namespace train_figures_test {
 
 /// Three blocks of 1 s forward and 2 s backward each.
 TraceFigures figures(Publish publish) {
@@ -84,5 +87,5 @@ TEST(BiasProbe, changes_no_bit) {
   EXPECT_EQ(digest(0), digest(3));
 }
 
-}  // namespace
+}  // namespace train_figures_test
 }  // namespace rubato

@@ -9,7 +9,7 @@
 #include "rubato/train/options_table.h"
 
 namespace rubato {
-namespace {
+namespace train_options_test {
 
 using ::testing::HasSubstr;
 
@@ -120,5 +120,5 @@ TEST(TrainOptions, every_option_has_a_name_of_its_own_and_a_help_text) {
   });
 }
 
-}  // namespace
+}  // namespace train_options_test
 }  // namespace rubato

@@ -1,12 +1,15 @@
 #include "rubato/train/profile.h"
 
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace train_profile_test {
 
 Batch batch_of(std::int64_t size) {
   return {.index = 0,
@@ -57,5 +60,5 @@ TEST(Profile, survives_json_and_refuses_what_is_not_one) {
   EXPECT_THROW(profile_from_json(to_json(profile), "p.json"), DataError);
 }
 
-}  // namespace
+}  // namespace train_profile_test
 }  // namespace rubato

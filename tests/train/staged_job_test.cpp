@@ -1,11 +1,12 @@
 // Schedules with stages inside, couplings outside.
 #include <gtest/gtest.h>
 
+#include "rubato/model/model.h"
 #include "rubato/train/job.h"
 #include "support/lab.h"
 
 namespace rubato {
-namespace {
+namespace train_staged_job_test {
 
 struct Case {
   const char* name;
@@ -93,5 +94,5 @@ TEST_P(StagedJobTest, is_as_repeatable_as_the_coupling) {
 
 INSTANTIATE_TEST_SUITE_P(All, StagedJobTest, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
 
-}  // namespace
+}  // namespace train_staged_job_test
 }  // namespace rubato

@@ -12,7 +12,7 @@
 #include "rubato/train/status.h"
 
 namespace rubato {
-namespace {
+namespace train_status_metrics_test {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -165,5 +165,5 @@ TEST(PrometheusText, numbers_that_are_not_finite_have_the_names_that_prometheus_
   EXPECT_THAT(prometheus_text(job), HasSubstr("\nrubato_job_train_loss -Inf\n"));
 }
 
-}  // namespace
+}  // namespace train_status_metrics_test
 }  // namespace rubato

@@ -4,12 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <limits>
 
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace train_status_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -196,5 +197,5 @@ TEST(StatusTable, texts_of_strangers_do_not_command_the_terminal) {
   EXPECT_TRUE(line.ends_with("the last one: ?[2J??1m?? ok \xc3\xa9")) << line;
 }
 
-}  // namespace
+}  // namespace train_status_test
 }  // namespace rubato

@@ -12,7 +12,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace train_what_if_test {
 
 /// As if a run had been recorded: ten passes of a second forward and three backward, one after the other.
 class WhatIfTest : public ::testing::Test {
@@ -90,5 +90,5 @@ TEST(Timings, survive_json_and_count_passes) {
   EXPECT_THROW(timings_from_json("{}", "t.json"), DataError);
 }
 
-}  // namespace
+}  // namespace train_what_if_test
 }  // namespace rubato

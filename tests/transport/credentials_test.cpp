@@ -12,7 +12,7 @@
 #include "support/temporary_directory.h"
 
 namespace rubato {
-namespace {
+namespace transport_credentials_test {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
@@ -159,5 +159,5 @@ TEST_F(CredentialsFile, is_refused_when_malformed_and_named) {
   }
 }
 
-}  // namespace
+}  // namespace transport_credentials_test
 }  // namespace rubato

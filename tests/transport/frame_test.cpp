@@ -3,13 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <limits>
 
 #include "frame.pb.h"
 #include "transport/random_frames.h"
 
 namespace rubato {
-namespace {
+namespace transport_frame_test {
 
 using test::blob_of, test::bytes_of, test::parts_of;
 using transport::Head;
@@ -238,5 +239,5 @@ TEST(FrameRefusal, is_the_worst_that_random_bytes_cause) {
   }
 }
 
-}  // namespace
+}  // namespace transport_frame_test
 }  // namespace rubato

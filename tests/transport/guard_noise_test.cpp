@@ -13,7 +13,7 @@
 #include "transport/random_frames.h"
 
 namespace rubato {
-namespace {
+namespace transport_guard_noise_test {
 
 using test::patience_ms;
 
@@ -105,5 +105,5 @@ TEST_F(NoiseTest, does_not_keep_the_good_peer_of_a_key_out) {
   expect_no_harm(true);
 }
 
-}  // namespace
+}  // namespace transport_guard_noise_test
 }  // namespace rubato

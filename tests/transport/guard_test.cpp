@@ -11,7 +11,7 @@
 #include "transport/guard_fixture.h"
 
 namespace rubato {
-namespace {
+namespace transport_guard_test {
 
 using test::GuardTest, test::patience_ms;
 using testing::HasSubstr;
@@ -216,5 +216,5 @@ TEST(Guard, refuses_credentials_without_a_key) {
   EXPECT_ANY_THROW(Guard(context, Credentials(), nullptr));
 }
 
-}  // namespace
+}  // namespace transport_guard_test
 }  // namespace rubato

@@ -5,13 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <set>
 
 #include "rubato/core/error.h"
 
 namespace rubato {
-namespace {
+namespace transport_post_test {
 
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
@@ -240,5 +241,5 @@ TEST_P(PostTest, refuses_an_address_that_is_taken) {
 INSTANTIATE_TEST_SUITE_P(Keys, PostTest, ::testing::Values(false, true),
                          [](const auto& info) { return info.param ? "curve" : "token"; });
 
-}  // namespace
+}  // namespace transport_post_test
 }  // namespace rubato

@@ -1,9 +1,12 @@
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
+#include "rubato/model/model.h"
 #include "zoo_support.h"
 
 namespace rubato {
-namespace {
+namespace zoo_every_model_test {
 
 /// What must hold for each row of the zoo.
 class EveryModel : public testing::TestWithParam<ZooEntry> {
@@ -101,5 +104,5 @@ std::vector<ZooEntry> classifiers() {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, EveryModel, testing::ValuesIn(classifiers()), test_name);
 
-}  // namespace
+}  // namespace zoo_every_model_test
 }  // namespace rubato

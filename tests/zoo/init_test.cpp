@@ -5,10 +5,11 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "rubato/model/model.h"
 #include "zoo_support.h"
 
 namespace rubato::zoo_detail {
-namespace {
+namespace zoo_init_test {
 
 using torch::nn::AnyModule;
 
@@ -89,5 +90,5 @@ TEST(Init, fails_on_a_module_that_it_has_no_rule_for) {
   EXPECT_THROW(drawn(AnyModule(torch::nn::PReLU()), InitScheme::torch_default, "weight"), std::logic_error);
 }
 
-}  // namespace
+}  // namespace zoo_init_test
 }  // namespace rubato::zoo_detail

@@ -1,9 +1,12 @@
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
+#include "rubato/model/model.h"
 #include "zoo_support.h"
 
 namespace rubato {
-namespace {
+namespace zoo_resnet_test {
 
 /// The second norm of a block scales the residual branch; at zero the block is its shortcut and the last ReLU.
 torch::nn::AnyModule shortcut_of(const Block& block) {
@@ -62,5 +65,5 @@ TEST(WideResNet, drops_between_the_convolutions_only_when_asked) {
   EXPECT_TRUE(torch::equal(run(second, input), run(second, input)));
 }
 
-}  // namespace
+}  // namespace zoo_resnet_test
 }  // namespace rubato

@@ -1,10 +1,13 @@
+#include <cstdint>
+
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
+#include "rubato/model/model.h"
 #include "zoo_support.h"
 
 namespace rubato {
-namespace {
+namespace zoo_text_models_test {
 
 class TextModel : public testing::TestWithParam<const char*> {
  protected:
@@ -70,5 +73,5 @@ TEST(Transformer, tells_equal_tokens_apart_by_position) {
   EXPECT_FALSE(torch::equal(output.select(1, 0), output.select(1, 1)));
 }
 
-}  // namespace
+}  // namespace zoo_text_models_test
 }  // namespace rubato

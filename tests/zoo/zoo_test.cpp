@@ -3,13 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <set>
 
 #include "rubato/core/error.h"
 #include "zoo_support.h"
 
 namespace rubato {
-namespace {
+namespace zoo_zoo_test {
 
 using testing::AllOf;
 using testing::ElementsAre;
@@ -132,5 +133,5 @@ TEST(Zoo, refuses_dropout_outside_zero_to_one_or_where_there_is_none) {
   EXPECT_EQ(refusal({.model = "resnet8", .dropout = 0}), "nothing was refused");
 }
 
-}  // namespace
+}  // namespace zoo_zoo_test
 }  // namespace rubato

@@ -1,7 +1,6 @@
 #pragma once
 
-#include <torch/torch.h>
-
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "rubato/context/runtime.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/replica/tie.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

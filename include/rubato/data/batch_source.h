@@ -1,7 +1,5 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -13,6 +11,7 @@
 
 #include "rubato/core/actor.h"
 #include "rubato/data/dataset.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 
@@ -20,7 +20,7 @@ struct Dataset {
   std::vector<double> mean, deviation;
 
   std::int64_t size() const { return inputs.size(0); }
-  bool is_text() const { return inputs.scalar_type() == torch::kInt64; }
+  bool is_text() const { return inputs.scalar_type() == torch::kLong; }
 };
 
 struct DataSplit {

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
+#include <cstdint>
 #include <memory>
 #include <string>
+
+#include "rubato/tensor/tensor.h"
 
 struct evp_md_ctx_st;
 

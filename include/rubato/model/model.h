@@ -1,10 +1,14 @@
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/modules/container/any.h>
+#include <torch/nn/modules/container/sequential.h>
 
-#include <functional>
+#include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "rubato/model/loss.h"
 
 namespace rubato {
 
@@ -16,18 +20,12 @@ struct Block {
   torch::nn::AnyModule module;
 };
 
-/// Maps (output of the last block, targets) to a scalar: the mean loss of the batch.
-using LossFunction = std::function<torch::Tensor(const torch::Tensor& output, const torch::Tensor& target)>;
-
 /// An ordered list of blocks and what to minimise. Block i+1 takes what block i returns.
 struct Model {
   std::string name;
   std::vector<Block> blocks;
   LossFunction loss;
 };
-
-/// Mean cross-entropy. Output N x classes with targets N, or N x length x classes with targets N x length; targets int64.
-torch::Tensor cross_entropy(const torch::Tensor& output, const torch::Tensor& target);
 
 /// Every child of `sequential` becomes a block named after it ("0", "1", ... unless named otherwise). A `torch::nn::Dropout`
 /// child is replaced by `rubato::Dropout`, which draws from a stream of its own; one hidden deeper is refused with UsageError,
@@ -36,5 +34,9 @@ Model model_from(torch::nn::Sequential sequential, LossFunction loss = cross_ent
 
 /// The same from a list of named modules.
 Model model_from(std::vector<Block> blocks, LossFunction loss = cross_entropy);
+/// For blocks in braces, which newer compilers could also take for the children of a Sequential.
+inline Model model_from(std::initializer_list<Block> blocks, LossFunction loss = cross_entropy) {
+  return model_from(std::vector<Block>(blocks), std::move(loss));
+}
 
 }  // namespace rubato

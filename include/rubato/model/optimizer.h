@@ -1,12 +1,11 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "rubato/model/learning_rate.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

@@ -1,16 +1,17 @@
 #pragma once
 
-#include <torch/torch.h>
-
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "rubato/model/model.h"
+#include "rubato/model/loss.h"
 #include "rubato/model/weight_store.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 
+struct Model;
 class ModulePool;
 class ModuleInstance;
 

@@ -1,7 +1,6 @@
 #pragma once
 
-#include <torch/torch.h>
-
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -9,10 +8,12 @@
 #include <vector>
 
 #include "rubato/core/actor.h"
-#include "rubato/model/model.h"
 #include "rubato/model/optimizer.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
+
+struct Model;
 
 /// Tensors that nobody writes any more.
 struct TensorSet {

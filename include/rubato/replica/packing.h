@@ -1,11 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
 #include "rubato/context/packed.h"
 #include "rubato/model/weight_store.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
 #include "rubato/context/message.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "rubato/context/context.h"
 #include "rubato/model/weight_store.h"
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

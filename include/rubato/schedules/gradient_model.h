@@ -1,10 +1,10 @@
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
+
+#include "rubato/tensor/tensor.h"
 
 namespace rubato {
 

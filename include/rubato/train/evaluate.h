@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "rubato/data/dataset.h"
 #include "rubato/model/stage.h"
 #include "rubato/model/weight_store.h"

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "rubato/data/batch_source.h"
+#include "rubato/model/model.h"
 #include "rubato/model/stage.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/runtimes/options.h"

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What a finished build must be: settled.sh BUILD_TREE
+set -uo pipefail
+failed=0
+
+report() { # STATUS NAME
+  if [ "$1" -eq 0 ]; then echo "ok - $2"; else
+    echo "not ok - $2"
+    failed=1
+  fi
+}
+
+# CMake's second and third run once moved an include folder from one variable to another, and 73 files were compiled again.
+nothing_left() {
+  cmake "$1" >/dev/null && cmake "$1" >/dev/null && ninja -C "$1" -n | tail -n 1 | grep -q 'no work to do'
+}
+nothing_left "$1"
+report $? "configuring a finished build again leaves nothing to compile"
+
+# libtorch may contain another version of protobuf; a symbol of ours that it could find would be taken for its own.
+! nm -D --defined-only --demangle "$1/rubato" | grep -q ' google::protobuf'
+report $? "the command exports nothing of its protobuf"
+
+# Rooms without libtorch are tested without it.
+! ldd "$1/tests/rubato_light_tests" | grep -q libtorch
+report $? "tests of rooms that do not know libtorch run without it"
+
+exit $failed
