@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Which PyTorch a build takes; sourced by ./dev, which has defined `need` and `as_root`.
 #
-# choose_torch CHOICE BUILD_FOLDER sets
+# choose_torch CHOICE BUILD_FOLDER, then finish_torch, set
 #   torch_kind     path, python, pip or debian
 #   torch_folder   of a wheel or an unpacked libtorch; empty for Debian's
 #   torch_python   the interpreter that imports the same PyTorch; empty where there is none (tests against PyTorch then have nothing to
@@ -65,10 +65,22 @@ take_pip() { # [small]
       echo "dev: pip brings a CUDA build of several GB"
     fi
     echo "installing: torch==$wanted into .venv (about 200 MB for the CPU, half a minute)"
-    "$torch_python" -m pip install --quiet -r "$requirement" || { torch_problem="pip cannot install torch==$wanted"; return 1; }
-    found=$(imported_torch "$torch_python") || { torch_problem="the installed torch==$wanted cannot be imported"; return 1; }
+    "$torch_python" -m pip install --quiet --no-compile -r "$requirement" &
+    torch_installer=$!
+    torch_kind=pip
+    return 0
   fi
   torch_kind=pip
+  torch_version=${found%% *}
+  torch_folder=${found#* }
+}
+
+# Waits for what take_pip has begun.
+finish_pip() {
+  local found
+  wait "$torch_installer" || { torch_problem="pip cannot install what $requirement asks for"; return 1; }
+  torch_installer=
+  found=$(imported_torch "$torch_python") || { torch_problem="the PyTorch that pip has installed cannot be imported"; return 1; }
   torch_version=${found%% *}
   torch_folder=${found#* }
 }
@@ -96,23 +108,23 @@ take_path() {
   if [ "$python" != "$torch_folder/bin/python3" ] && imported_torch "$python" >/dev/null; then torch_python=$python; fi
 }
 
+# Decides. What takes time goes on meanwhile: finish_torch must follow before the result is used.
 choose_torch() { # CHOICE BUILD_FOLDER
-  local choice=$1 memory=$2/torch_choice why=
-  torch_problem=
+  local choice=$1 memory=$2/torch_choice
+  torch_problem='' torch_installer='' torch_why='' torch_insisted=$1
   if [ -z "$choice" ] && [ -f "$memory" ]; then
     choice=$(head -n 1 "$memory")
-    why=" (as $2 was built before; another with --torch)"
+    torch_insisted=$choice
+    torch_why=" (as $2 was built before; another with --torch)"
   fi
   case "$choice" in
     "")
       if take_python; then
-        why=" (imported by $torch_python)"
+        torch_why=" (imported by $torch_python)"
       elif take_pip small; then
-        why=" (in .venv)"
+        torch_why=" (in .venv)"
       else
-        [ -z "$torch_problem" ] || echo "dev: $torch_problem"
-        take_debian || refuse_torch "no PyTorch: python3 imports none, ${torch_problem:-pip gives none}, and Debian's libtorch-dev cannot be installed; give one with --torch PATH"
-        why=" (Debian's)"
+        fall_back
       fi
       ;;
     python) take_python || refuse_torch "--torch python: python3 imports no PyTorch >= $oldest_python_torch that has its CMake files; use --torch pip" ;;
@@ -120,7 +132,21 @@ choose_torch() { # CHOICE BUILD_FOLDER
     debian) take_debian || refuse_torch "--torch debian: libtorch-dev cannot be installed here" ;;
     *) take_path "$choice" ;;
   esac
-  echo "libtorch $torch_version${torch_folder:+ in $torch_folder}$why"
+}
+
+# Debian's, since neither python3 nor pip gives one.
+fall_back() {
+  [ -z "$torch_problem" ] || echo "dev: $torch_problem"
+  take_debian || refuse_torch "no PyTorch: python3 imports none, ${torch_problem:-pip gives none}, and Debian's libtorch-dev cannot be installed; give one with --torch PATH"
+  torch_why=" (Debian's)"
+}
+
+finish_torch() {
+  if [ -n "$torch_installer" ] && ! finish_pip; then
+    [ -z "$torch_insisted" ] || refuse_torch "--torch pip: $torch_problem"
+    fall_back
+  fi
+  echo "libtorch $torch_version${torch_folder:+ in $torch_folder}$torch_why"
 }
 
 # What the build folder keeps of the choice: what to take again, and which one it was.

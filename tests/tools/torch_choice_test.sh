@@ -32,9 +32,12 @@ here=$(dirname "$(realpath "$0")")
 case "$*" in
   *"import os, torch"*) [ -f "$here/imports" ] && cat "$here/imports" ;;
   *"import ensurepip"*) ;;
-  *"-m venv"*) mkdir -p "${*: -1}/bin" && cp "$0" "${*: -1}/bin/python" && cp "$here/plan" "$here/wheel" "${*: -1}/bin/" 2>/dev/null ;;
+  *"-m venv"*) mkdir -p "${*: -1}/bin" && cp "$0" "${*: -1}/bin/python" && cp "$here/plan" "$here/wheel" "$here/broken" "${*: -1}/bin/" 2>/dev/null || true ;;
   *"pip install --dry-run"*) [ -f "$here/plan" ] && cat "$here/plan" ;;
-  *"pip install"*) echo "2.13.0+cpu $(cat "$here/wheel")" >"$here/imports" ;;
+  *"pip install"*)
+    [ ! -f "$here/broken" ] || exit 1
+    echo "2.13.0+cpu $(cat "$here/wheel")" >"$here/imports"
+    ;;
   --version) echo "Python 3.11.2" ;;
 esac
 STUB
@@ -57,6 +60,7 @@ choose() { # CHOICE; output, errors and status in $place
     dpkg-query() { [ -n "$debian" ] && echo "$debian"; }
     . "$source_root/tools/torch.sh"
     choose_torch "$1" build/release
+    finish_torch
     if same_torch build/release; then echo yes; else echo no; fi >"$place/kept"
     echo "$torch_kind $torch_version $torch_folder" >"$place/chosen"
     remember_torch build/release
@@ -101,6 +105,14 @@ check "a CUDA build is left for Debian's" chosen "debian 2.6.0 "
 check "and said" says "CUDA build of several GB"
 choose pip
 check "unless pip is asked for" chosen "pip 2.13.0+cpu $place/wheel/torch"
+
+new_place
+echo "Would install torch-2.13.0+cpu" >"$place/bin/plan"
+: >"$place/bin/broken"
+choose ""
+check "an installation that breaks off leads to Debian's" chosen "debian 2.6.0 "
+choose pip
+check "unless pip is asked for, which is refused then" refused "--torch pip: pip cannot install"
 
 new_place
 choose ""
