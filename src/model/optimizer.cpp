@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "rubato/core/error.h"
+#include "rubato/model/torch_versions.h"
 
 namespace rubato {
 namespace {
@@ -82,12 +83,7 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& 
 }
 
 torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter) {
-#if TORCH_VERSION_MAJOR >= 2
-  const auto& key = parameter.unsafeGetTensorImpl();
-#else
-  const std::string key = c10::guts::to_string(parameter.unsafeGetTensorImpl());
-#endif
-  const auto found = optimizer.state().find(key);
+  const auto found = optimizer.state().find(torch_versions::optimizer_key(parameter));
   if (found == optimizer.state().end()) return {};
   const auto* state = dynamic_cast<const torch::optim::SGDParamState*>(found->second.get());
   return state == nullptr ? torch::Tensor() : state->momentum_buffer();

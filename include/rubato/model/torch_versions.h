@@ -1,7 +1,10 @@
 #pragma once
 
 #include <ATen/autocast_mode.h>
+#include <c10/util/C++17.h>
 #include <torch/version.h>
+
+#include <string>
 
 /// All that differs between the versions of libtorch that rubato is built with (1.13 and later); nothing else asks for a version.
 namespace rubato::torch_versions {
@@ -26,6 +29,17 @@ inline void enable_cpu_autocast(bool enabled) {
 }
 inline void set_cpu_autocast_type(at::ScalarType type) {
   at::autocast::set_autocast_cpu_dtype(type);
+}
+#endif
+
+// Where an optimizer keeps the state of a parameter: by address, before 2.0 by the address as text.
+#if TORCH_VERSION_MAJOR >= 2
+inline auto optimizer_key(const at::Tensor& parameter) {
+  return parameter.unsafeGetTensorImpl();
+}
+#else
+inline std::string optimizer_key(const at::Tensor& parameter) {
+  return c10::guts::to_string(parameter.unsafeGetTensorImpl());
 }
 #endif
 
