@@ -14,6 +14,11 @@ namespace fs = std::filesystem;
 namespace rubato {
 namespace {
 
+/// How OpenMP's threads wait. Several processes share a machine, and some of libtorch's builds let threads wait in loops: the
+/// home, which evaluates on all processors, would then slow its own workers down. It is read when the library is loaded, so it
+/// cannot be set later.
+constexpr const char* waiting = "OMP_WAIT_POLICY";
+
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
 LocalPlace local_place_of(const JobRecord& job, const ProcessRecord& process) {
@@ -41,12 +46,15 @@ Variables variables_of(const JobRecord& job, const ProcessRecord& process, const
 /// `inherited` with `variables` in place of its own. What torchrun told the launcher is not for the processes of this job.
 std::vector<std::string> merged(const std::vector<std::string>& inherited, const Variables& variables) {
   std::vector<std::string> environment;
+  bool waiting_is_said = false;
   for (const auto& [name, value] : variables) environment.push_back(name + "=" + value);
   for (const std::string& entry : inherited) {
     const std::string name = entry.substr(0, entry.find('='));
     const bool ours = std::any_of(variables.begin(), variables.end(), [&](const auto& own) { return own.first == name; });
     if (!ours && !name.starts_with("TORCHELASTIC_")) environment.push_back(entry);
+    if (name == waiting) waiting_is_said = true;
   }
+  if (!waiting_is_said) environment.push_back(std::string(waiting) + "=passive");
   return environment;
 }
 
@@ -60,7 +68,7 @@ std::vector<std::string> program_of(const JobRecord& job) {
 std::string remote_line(const JobRecord& job, const Variables& variables) {
   std::string script = "cd " + shell_quoted(job.folder) + " && export";
   for (const auto& [name, value] : variables) script += " " + name + "=" + shell_quoted(value);
-  script += " && exec";
+  script += fmt::format(" {0}=\"${{{0}:-passive}}\" && exec", waiting);
   for (const std::string& word : program_of(job)) script += " " + shell_quoted(word);
   return "exec sh -c " + shell_quoted(script);
 }

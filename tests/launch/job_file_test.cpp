@@ -135,5 +135,18 @@ TEST(ProcessCommand, replaces_what_the_environment_said) {
   EXPECT_EQ(home.arguments, (std::vector<std::string>{"/bin/rubato", "train", "--model", "it's \"new\""}));
 }
 
+/// The home evaluates on all processors beside its workers.
+TEST(ProcessCommand, lets_waiting_threads_sleep_unless_told_otherwise) {
+  const auto policy = [](const std::vector<std::string>& inherited) {
+    std::vector<std::string> found;
+    for (const std::string& entry : command_of(some_job(), 0, "runs/a", inherited).environment) {
+      if (entry.starts_with("OMP_WAIT_POLICY=")) found.push_back(entry);
+    }
+    return found;
+  };
+  EXPECT_EQ(policy({"PATH=/bin"}), std::vector<std::string>{"OMP_WAIT_POLICY=passive"});
+  EXPECT_EQ(policy({"OMP_WAIT_POLICY=active"}), std::vector<std::string>{"OMP_WAIT_POLICY=active"});
+}
+
 }  // namespace launch_job_file_test
 }  // namespace rubato
