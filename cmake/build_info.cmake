@@ -2,7 +2,8 @@
 set(platform "${CMAKE_HOST_SYSTEM_NAME}")
 if(EXISTS /etc/os-release)
   file(STRINGS /etc/os-release lines REGEX "^PRETTY_NAME=")
-  string(REGEX REPLACE "^PRETTY_NAME=\"?([^\"]*)\"?$" "\\1" platform "${lines}")
+  string(REGEX REPLACE "^PRETTY_NAME=" "" platform "${lines}")
+  string(REGEX REPLACE "[^A-Za-z0-9 ./()_+,:-]" "" platform "${platform}")
 endif()
 string(APPEND platform ", ${CMAKE_SYSTEM_PROCESSOR}")
 

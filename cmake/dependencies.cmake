@@ -1,10 +1,12 @@
 # Everything rubato does not write itself. All but libtorch is packaged in Debian 12 and 13; `./dev build` installs what is missing.
 find_package(Threads REQUIRED)
-include(cmake/torch.cmake)
 find_package(OpenSSL REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(Protobuf REQUIRED)
 find_library(RUBATO_PROTOBUF_LITE NAMES libprotobuf-lite.a REQUIRED)
+# After protobuf: a wheel's configuration defines a protobuf of its own where there is none yet.
+set(RUBATO_TORCH "" CACHE PATH "Folder of a libtorch (a wheel's torch, or an unpacked libtorch); empty: the system's")
+include(cmake/torch.cmake)
 find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
 find_package(CLI11 REQUIRED)

@@ -1,5 +1,9 @@
 # `./dev package`: the command as a .deb of the Debian that this runs on.
+if(RUBATO_TORCH)
+  return()  # a package depends on packages, and this libtorch is in none
+endif()
 set(CPACK_GENERATOR DEB)
+set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 set(CPACK_PACKAGE_NAME rubato)
 set(CPACK_PACKAGE_VENDOR "rubato")
 set(CPACK_PACKAGE_CONTACT "The rubato developers <rubato@localhost>")
@@ -19,7 +23,7 @@ set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "libopenblas0-openmp, dataset-fashion-mnist,
 set(version_id "")
 if(EXISTS /etc/os-release)
   file(STRINGS /etc/os-release lines REGEX "^VERSION_ID=")
-  string(REGEX REPLACE "^VERSION_ID=\"?([^\"]*)\"?$" "\\1" version_id "${lines}")
+  string(REGEX REPLACE "^VERSION_ID=[\"']?([^\"']*)[\"']?$" "\\1" version_id "${lines}")
 endif()
 set(CPACK_DEBIAN_PACKAGE_RELEASE "1~deb${version_id}")
 install(FILES LICENSE DESTINATION share/doc/rubato RENAME copyright COMPONENT command)

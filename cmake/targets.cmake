@@ -3,6 +3,12 @@
 # -fPIC everywhere, so that executables and libraries can share the same precompiled header.
 option(RUBATO_UNITY "Compile the files of a folder together (off: each alone, for tools that read compile_commands.json)" ON)
 
+# The command finds a libtorch that is not the system's where it was built, installed or not. CMake pads a run path that changes at
+# installation with empty entries, which mean the folder that somebody happens to be in.
+set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+
 add_library(rubato_flags INTERFACE)
 target_compile_options(rubato_flags INTERFACE -fPIC -Wall -Wextra -Wno-unknown-pragmas
   -Wno-missing-field-initializers  # designated initialisers leave the rest at its default on purpose

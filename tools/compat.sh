@@ -75,7 +75,10 @@ for ((round = 1; round <= rounds; ++round)); do
     rm -rf "$clone"
     git clone -q . "$clone"
     demo_log=$work/$name-$round.demo.log test_log=$work/$name-$round.test.log
-    (cd "$clone" && tools/debian_root.sh "$suite" --fresh -- true) >"$work/$name-$round.root.log" 2>&1
+    if ! (cd "$clone" && tools/debian_root.sh "$suite" --fresh -- true) >"$work/$name-$round.root.log" 2>&1; then
+      echo "dev: $(tail -n 1 "$work/$name-$round.root.log")" >&2
+      exit 1
+    fi
     timed "$demo_log" "$suite" --torch "${name#*-}" demo || status=1
     demo_took=$took
     timed "$test_log" "$suite" test || status=1

@@ -16,73 +16,127 @@ requirement=tools/torch_requirement.txt
 # True if version $1 is at least $2.
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# Prints "VERSION FOLDER" of the PyTorch that interpreter $1 imports.
+# Prints "VERSION FOLDER" of the PyTorch that interpreter $1 imports, and "cuda" behind where it is a CUDA build. Modules may print too.
 imported_torch() {
-  "$1" -c 'import os, torch; print(torch.__version__, os.path.dirname(torch.__file__))' 2>/dev/null
+  "$1" -c 'import os, torch; print("\ntorch:", torch.__version__, os.path.dirname(torch.__file__), "cuda" if torch.version.cuda else "", sep="\t")' \
+    2>/dev/null | sed -n 's/^torch:\t//p' | tail -n 1 | grep .
+}
+
+# Splits what imported_torch has printed.
+is_imported() { # LINE; sets torch_version and torch_folder
+  local cuda
+  IFS=$'\t' read -r torch_version torch_folder cuda <<<"$1"
+  [ -z "$cuda" ] || command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || {
+    torch_problem="PyTorch $torch_version in $torch_folder is a CUDA build, which needs the CUDA toolkit (nvcc) to build with"
+    return 1
+  }
 }
 
 has_cmake_config() { [ -f "$1/share/cmake/Torch/TorchConfig.cmake" ]; }
 
 refuse_torch() {
-  echo "dev: $1" >&2
+  echo "dev: $1${torch_remembered:-}" >&2
   exit 2
 }
 
 # The PyTorch of `python3`, if it is new enough. Debian's own has no CMake files of its own: it is Debian's libtorch.
 take_python() {
   local found python
+  torch_problem="python3 imports no PyTorch >= $oldest_python_torch that has its CMake files"
   python=$(command -v python3) || return 1
   found=$(imported_torch "$python") || return 1
-  torch_version=${found%% *}
-  torch_folder=${found#* }
-  version_at_least "$torch_version" "$oldest_python_torch" || return 1
+  version_at_least "${found%%[+$'\t']*}" "$oldest_python_torch" || return 1
+  is_imported "$found" || return 1
   has_cmake_config "$torch_folder" || return 1
   torch_kind=python
   torch_python=$python
 }
 
+# Makes .venv where there is none that works.
+make_venv() {
+  local python said
+  python=$(command -v python3) || {
+    need python3
+    python=$(command -v python3) || {
+      torch_problem="there is no python3"
+      return 1
+    }
+  }
+  "$python" -c 'import ensurepip' 2>/dev/null || need python3-venv
+  said=$("$python" -m venv --clear .venv 2>&1) || {
+    torch_problem="'$python -m venv .venv' fails: $(tail -n 1 <<<"$said")"
+    return 1
+  }
+}
+
+# Asks pip what it would install; stops it once it speaks of CUDA, since it downloads all before it answers.
+ask_pip() { # FILE
+  local asker result=0
+  PYTHONUNBUFFERED=1 "$torch_python" -m pip install --dry-run -r "$requirement" >"$1" 2>&1 &
+  asker=$!
+  while kill -0 "$asker" 2>/dev/null; do
+    if speaks_of_cuda "$1"; then
+      kill "$asker" 2>/dev/null || true
+      wait "$asker" 2>/dev/null || true
+      return 0
+    fi
+    sleep 0.2
+  done
+  wait "$asker" || result=$?
+  return $result
+}
+speaks_of_cuda() { grep -qiE '\b(nvidia-|cuda-|triton\b)' "$1"; }
+
 # The pinned PyTorch in .venv, installed if need be. With "small": not where pip would bring a CUDA build.
 take_pip() { # [small]
-  local wanted found plan python
+  local wanted found='' plan
   wanted=$(sed -n 's/^torch==//p' "$requirement")
   torch_python=$PWD/.venv/bin/python
-  found=$(imported_torch "$torch_python") || found=
-  if [ "${found%%[+ ]*}" != "$wanted" ]; then
-    python=$(command -v python3) || { need python3; python=$(command -v python3) || return 1; }
-    if ! [ -x "$torch_python" ]; then
-      "$python" -c 'import ensurepip' 2>/dev/null || need python3-venv
-      "$python" -m venv .venv >/dev/null 2>&1 || { torch_problem="'$python -m venv' fails"; return 1; }
-    fi
-    if ! plan=$("$torch_python" -m pip install --dry-run -r "$requirement" 2>&1); then
-      torch_problem="pip finds no torch==$wanted for $("$python" --version)"
-      return 1
-    fi
-    if grep -qiE '\b(nvidia-|cuda-|triton-)' <<<"$plan"; then
-      if [ "${1:-}" = small ]; then
-        torch_problem="pip would bring a CUDA build of several GB (wanted all the same? --torch pip)"
-        return 1
-      fi
-      echo "dev: pip brings a CUDA build of several GB"
-    fi
-    echo "installing: torch==$wanted into .venv (about 200 MB for the CPU, half a minute)"
-    "$torch_python" -m pip install --quiet --no-compile -r "$requirement" &
-    torch_installer=$!
-    torch_kind=pip
-    return 0
+  if "$torch_python" -m pip --version >/dev/null 2>&1; then
+    found=$(imported_torch "$torch_python") || found=''
+  else
+    make_venv || return 1
   fi
   torch_kind=pip
-  torch_version=${found%% *}
-  torch_folder=${found#* }
+  if [ "${found%%[+$'\t']*}" = "$wanted" ]; then
+    is_imported "$found"
+    return
+  fi
+  plan=$(mktemp)
+  echo "asking pip for torch==$wanted"
+  if ! ask_pip "$plan"; then
+    torch_problem="pip finds no torch==$wanted for $("$torch_python" --version 2>&1): $(grep -i error "$plan" | tail -n 1)"
+    rm -f "$plan"
+    return 1
+  fi
+  if speaks_of_cuda "$plan"; then
+    if [ "${1:-}" = small ]; then
+      torch_problem="pip would bring a CUDA build of several GB (wanted all the same? --torch pip)"
+      rm -f "$plan"
+      return 1
+    fi
+    echo "dev: pip brings a CUDA build of several GB"
+  fi
+  rm -f "$plan"
+  echo "installing: torch==$wanted into .venv (about 200 MB for the CPU, half a minute)"
+  # What an interrupted installation has left would pass for installed.
+  "$torch_python" -m pip install --quiet --no-compile --force-reinstall -r "$requirement" &
+  torch_installer=$!
 }
 
 # Waits for what take_pip has begun.
 finish_pip() {
   local found
-  wait "$torch_installer" || { torch_problem="pip cannot install what $requirement asks for"; return 1; }
-  torch_installer=
-  found=$(imported_torch "$torch_python") || { torch_problem="the PyTorch that pip has installed cannot be imported"; return 1; }
-  torch_version=${found%% *}
-  torch_folder=${found#* }
+  wait "$torch_installer" || {
+    torch_problem="pip cannot install what $requirement asks for"
+    return 1
+  }
+  torch_installer=''
+  found=$(imported_torch "$torch_python") || {
+    torch_problem="the PyTorch that pip has installed cannot be imported"
+    return 1
+  }
+  is_imported "$found"
 }
 
 take_debian() {
@@ -106,15 +160,17 @@ take_path() {
   torch_python=
   python=${torch_folder%/lib/python*}/bin/python3
   if [ "$python" != "$torch_folder/bin/python3" ] && imported_torch "$python" >/dev/null; then torch_python=$python; fi
+  return 0
 }
 
 # Decides. What takes time goes on meanwhile: finish_torch must follow before the result is used.
 choose_torch() { # CHOICE BUILD_FOLDER
   local choice=$1 memory=$2/torch_choice
-  torch_problem='' torch_installer='' torch_why='' torch_insisted=$1
+  torch_problem='' torch_installer='' torch_why='' torch_remembered='' torch_insisted=$1
   if [ -z "$choice" ] && [ -f "$memory" ]; then
     choice=$(head -n 1 "$memory")
     torch_insisted=$choice
+    torch_remembered=" ($2 was built with it before; choose another with --torch)"
     torch_why=" (as $2 was built before; another with --torch)"
   fi
   case "$choice" in
@@ -127,7 +183,7 @@ choose_torch() { # CHOICE BUILD_FOLDER
         fall_back
       fi
       ;;
-    python) take_python || refuse_torch "--torch python: python3 imports no PyTorch >= $oldest_python_torch that has its CMake files; use --torch pip" ;;
+    python) take_python || refuse_torch "--torch python: $torch_problem" ;;
     pip) take_pip || refuse_torch "--torch pip: $torch_problem" ;;
     debian) take_debian || refuse_torch "--torch debian: libtorch-dev cannot be installed here" ;;
     *) take_path "$choice" ;;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <fstream>
 #include <thread>
@@ -31,10 +32,13 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
 }
 
-/// Those that are not empty.
+/// Those that are not empty. They come from outside and go into lines of other files, so only printable characters stay.
 std::string listed(std::vector<std::string> parts) {
   std::erase(parts, "");
-  return fmt::format("{}", fmt::join(parts, ", "));
+  std::string text = fmt::format("{}", fmt::join(parts, ", "));
+  std::replace_if(
+      text.begin(), text.end(), [](char letter) { return letter < ' ' || letter > '~'; }, '?');
+  return text;
 }
 
 }  // namespace

@@ -8,4 +8,6 @@ cmake --install "$1" --prefix "$scratch/prefix" >/dev/null
 cmake -S "$here" -B "$scratch/build" -G Ninja -DCMAKE_PREFIX_PATH="$scratch/prefix" >/dev/null
 cmake --build "$scratch/build" >/dev/null
 "$scratch/build/consumer" | grep -qx ddg
+"$scratch/prefix/bin/rubato" --version >/dev/null
+echo "ok - the installed command starts"
 echo "ok - an installed rubato is found and used by another project"

@@ -30,7 +30,8 @@ cat >"$scratch/python" <<'STUB'
 #!/usr/bin/env bash
 here=$(dirname "$(realpath "$0")")
 case "$*" in
-  *"import os, torch"*) [ -f "$here/imports" ] && cat "$here/imports" ;;
+  *"import os, torch"*) [ -f "$here/imports" ] && { echo chatter; sed "s,^,torch:\t,; s, ,\t," "$here/imports"; } ;;
+  *"pip --version"*) [ ! -f "$here/no_pip" ] ;;
   *"import ensurepip"*) ;;
   *"-m venv"*) mkdir -p "${*: -1}/bin" && cp "$0" "${*: -1}/bin/python" && cp "$here/plan" "$here/wheel" "$here/broken" "${*: -1}/bin/" 2>/dev/null || true ;;
   *"pip install --dry-run"*) [ -f "$here/plan" ] && cat "$here/plan" ;;
