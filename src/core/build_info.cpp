@@ -32,16 +32,19 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
 }
 
-/// Those that are not empty. They come from outside and go into lines of other files, so only printable characters stay.
+/// Those that are not empty.
 std::string listed(std::vector<std::string> parts) {
   std::erase(parts, "");
-  std::string text = fmt::format("{}", fmt::join(parts, ", "));
+  return printable(fmt::format("{}", fmt::join(parts, ", ")));
+}
+
+}  // namespace
+
+std::string printable(std::string text) {
   std::replace_if(
       text.begin(), text.end(), [](char letter) { return letter < ' ' || letter > '~'; }, '?');
   return text;
 }
-
-}  // namespace
 
 const BuildInfo& build_info() {
   static const BuildInfo info{.version = RUBATO_VERSION,

@@ -21,6 +21,10 @@ std::string machine_info();
 /// The same with its name and system: "name, Debian GNU/Linux 12 (bookworm), AMD EPYC 7763, 2 processors".
 std::string host_info();
 
+/// `text` with a question mark for every byte that is no printable ASCII character: for what comes from outside and goes into
+/// lines of other files.
+std::string printable(std::string text);
+
 /// build_info() and host_info(), a line each (the last without its end), as `rubato --version` prints them. Each line begins with
 /// `prefix`.
 std::string version_text(const std::string& prefix = "");
