@@ -10,5 +10,5 @@ install(EXPORT rubatoTargets NAMESPACE rubato:: DESTINATION ${CMAKE_INSTALL_LIBD
 configure_package_config_file(cmake/rubatoConfig.cmake.in rubatoConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)
 write_basic_package_version_file(rubatoConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-install(FILES cmake/torch.cmake ${PROJECT_BINARY_DIR}/rubatoConfig.cmake ${PROJECT_BINARY_DIR}/rubatoConfigVersion.cmake
+install(FILES cmake/torch.cmake cmake/packages.cmake ${PROJECT_BINARY_DIR}/rubatoConfig.cmake ${PROJECT_BINARY_DIR}/rubatoConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/rubato)

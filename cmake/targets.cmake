@@ -7,6 +7,9 @@ option(RUBATO_UNITY "Compile the files of a folder together (off: each alone, fo
 # installation with empty entries, which mean the folder that somebody happens to be in.
 set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+if(RUBATO_TORCH)
+  set(CMAKE_INSTALL_RPATH ${RUBATO_TORCH}/lib)  # also where it lies in the source tree, in .venv
+endif()
 set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 
 add_library(rubato_flags INTERFACE)
@@ -17,10 +20,6 @@ if(RUBATO_SANITIZER)
   target_compile_options(rubato_flags INTERFACE -fsanitize=${RUBATO_SANITIZER} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(rubato_flags INTERFACE -fsanitize=${RUBATO_SANITIZER})
 endif()
-
-add_library(rubato_pch STATIC ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
-target_link_libraries(rubato_pch PRIVATE rubato_flags rubato_torch)
-target_precompile_headers(rubato_pch PRIVATE <torch/torch.h>)
 
 # Files that share a translation unit: as many as keep a rebuild after one changed file short.
 function(rubato_unity target files)
@@ -51,7 +50,11 @@ function(rubato_library folder)
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(rubato_${folder} PUBLIC ${ARG_DEPENDS} PRIVATE $<BUILD_INTERFACE:rubato_flags>)
   if(ARG_TORCH)
-    target_precompile_headers(rubato_${folder} REUSE_FROM rubato_pch)
+    if(folder STREQUAL "model")  # the lowest that needs it; all others use its header again
+      target_precompile_headers(rubato_model PRIVATE <torch/torch.h>)
+    else()
+      target_precompile_headers(rubato_${folder} REUSE_FROM rubato_model)
+    endif()
   endif()
   if(NOT ARG_FILES_PER_UNIT)
     set(ARG_FILES_PER_UNIT 12)
@@ -66,7 +69,7 @@ endfunction()
 function(rubato_executable target)
   add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE rubato_all rubato_flags)
-  target_precompile_headers(${target} REUSE_FROM rubato_pch)
+  target_precompile_headers(${target} REUSE_FROM rubato_model)
 endfunction()
 
 # An executable of rooms that do not know libtorch; it is neither compiled against it nor linked with it.

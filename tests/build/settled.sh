@@ -14,6 +14,20 @@ report() { # STATUS NAME
 nothing_left() {
   cmake "$1" >/dev/null && cmake "$1" >/dev/null && ninja -C "$1" | tail -n 1 | grep -q 'no work to do'
 }
+compile_commands_of() { grep -E '^  (FLAGS|INCLUDES|DEFINES) = ' "$1/build.ninja"; }
+
+# In a place of its own, since only the first two runs may differ.
+same_commands() {
+  local scratch result=0
+  scratch=$(mktemp -d)
+  cmake --preset release -S "$2" -B "$scratch" -DRUBATO_TORCH="$(sed -n 's/^RUBATO_TORCH:[A-Z]*=//p' "$1/CMakeCache.txt")" >/dev/null 2>&1 &&
+    compile_commands_of "$scratch" >"$scratch/first" && cmake "$scratch" >/dev/null 2>&1 &&
+    compile_commands_of "$scratch" | cmp -s - "$scratch/first" || result=1
+  rm -rf "$scratch"
+  return $result
+}
+same_commands "$1" "$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+report $? "the second run of CMake changes no command"
 nothing_left "$1"
 report $? "configuring a finished build again leaves nothing to compile"
 

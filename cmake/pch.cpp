@@ -1,1 +1,0 @@
-// Carries the precompiled libtorch header; see targets.cmake.
