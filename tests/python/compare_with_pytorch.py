@@ -103,12 +103,14 @@ def adamw_of_libtorch(parameters):
     return AdamWOfLibtorch(parameters, lr=0.001, weight_decay=0.01)
 
 
+ADAMW_STEPS = 20 if torch.__version__.startswith("1.") else 3  # see AdamWOfLibtorch
+
 CASES = [
     (Mlp, "mlp", "sgd", sgd, 20),
-    (Mlp, "mlp", "adamw", adamw, 3),
+    (Mlp, "mlp", "adamw", adamw, ADAMW_STEPS),
     (Mlp, "mlp", "adamw", adamw_of_libtorch, 20),
     (ResNet8, "resnet8", "sgd", sgd, 20),
-    (ResNet8, "resnet8", "adamw", adamw, 3),
+    (ResNet8, "resnet8", "adamw", adamw, ADAMW_STEPS),
     (ResNet8, "resnet8", "adamw", adamw_of_libtorch, 20),
 ]
 
