@@ -42,10 +42,13 @@ TEST_P(LearningTest, lowers_the_loss) {
       test::small_model("mlp"),
       {.schedule = schedule, .store = test::sgd(0.02, 0.5, 0), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
   const auto executor = runtime();
-  lab.run(*executor, 0, 100).run(*executor, 100, 200);
+  // 200 gradients for every block. Where every second step is one of a part only, and chance may give all of them to one part, that
+  // takes 400 steps: after 200 the loss of such a run is that of others after 100 to 133, in the middle of its steepest fall.
+  const std::int64_t steps = find_schedule(schedule.name).partial_steps ? 400 : 200;
+  lab.run(*executor, 0, steps / 2).run(*executor, steps / 2, steps);
   const auto losses = lab.reports.losses();
-  ASSERT_EQ(losses.size(), 200u);
-  EXPECT_LT(mean(losses, 180, 200), 0.5 * mean(losses, 0, 20));
+  ASSERT_EQ(losses.size(), static_cast<std::size_t>(steps));
+  EXPECT_LT(mean(losses, losses.size() - 20, losses.size()), 0.5 * mean(losses, 0, 20));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LearningTest, ::testing::ValuesIn(cases()), [](const auto& info) {
