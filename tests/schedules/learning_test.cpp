@@ -1,6 +1,8 @@
 // Every schedule lowers the loss on a small problem, on every runtime.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+
 #include "rubato/core/error.h"
 #include "support/fast_simulator.h"
 #include "support/lab.h"
