@@ -113,10 +113,15 @@ template <class R, class Serve, class Left>
 void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
                           Serve&& serve, Left&& left) {
   std::vector<int> parts(static_cast<std::size_t>(options.replicas), options.parts);
+  std::vector<bool> gone(static_cast<std::size_t>(options.replicas));
   for (int present = options.replicas; present > 0;) {
     R request = receive(me, requests);
+    const auto replica = static_cast<std::size_t>(request.replica);
+    if (request.joins) gone.at(replica) = false;
+    if (gone.at(replica)) continue;  // sent before it was taken for dead: the others have gone on without it
     if (request.leaves) {
-      if (--parts.at(static_cast<std::size_t>(request.replica)) != 0) continue;
+      if (--parts.at(replica) != 0) continue;
+      gone[replica] = true;
       --present;
       left(request.replica);
     } else if (request.joins) {

@@ -32,6 +32,7 @@ class FixedHome final : public Home {
   bool try_run(std::int64_t begin, std::int64_t end);
   void wait_for_all(std::unique_lock<std::mutex>& lock);
   void begin_segment(std::int64_t begin, std::int64_t end);
+  void say_who_is_absent();
   void abort(std::unique_lock<std::mutex>& lock);
   void stop_together(std::unique_lock<std::mutex>& lock);
   void keep_states();
@@ -93,6 +94,7 @@ bool FixedHome::try_run(std::int64_t begin, std::int64_t end) {
   lock.lock();
   begin_segment(begin, end);
   wait_until(lock, [&] {
+    look_for_the_dead();
     if (stop_wanted_ && !stop_sent_) stop_together(lock);
     return lost_one_ ||
            all(table_, [&](const WorkerEntry& entry) { return !takes_part(entry) || entry.state == WorkerEntry::finished; });
@@ -119,6 +121,7 @@ void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
   };
   bool aborted = false;
   wait_until(lock, [&] {
+    look_for_the_dead();
     if (stop_wanted_) return true;
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
       WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
@@ -159,6 +162,7 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
     std::sort(common.members.begin(), common.members.end());
     common.members.erase(std::unique(common.members.begin(), common.members.end()), common.members.end());
   }
+  say_who_is_absent();
   for (const int rank : ranks) {
     for (const int other : ranks) {
       if (other == rank || plan_.place.parts == 1) continue;
@@ -182,6 +186,17 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
     entry.era = era();
     entry.held = false;
     order(rank, order::begin, mine.pack(), era());
+  }
+}
+
+/// The centre expects every replica to leave the segment: those that do not take part have.
+void FixedHome::say_who_is_absent() {
+  const std::string requests = job_.coupling().requests();
+  if (requests.empty() || !continues_) return;
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+    if (entry.present() && !entry.silent) continue;
+    runtime_->deliver(rank, requests, -1, Coupling::farewell(replica_of(rank)));
   }
 }
 

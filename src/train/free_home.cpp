@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
@@ -53,7 +52,10 @@ class FreeHome final : public Home {
   std::string digest() const override;
 
  protected:
-  void came(int) override { membership_changed(); }
+  void came(int rank) override {
+    membership_changed();
+    if (stopping_) order(rank, order::stop, {});  // it was away when the others were told
+  }
   void died(int) override { membership_changed(); }
   void reported(int) override { membership_changed(); }
   void sums_broken() override {
@@ -67,21 +69,20 @@ class FreeHome final : public Home {
   void conduct(const std::stop_token& stop);
   bool begin_worker(int rank);
   Packed kept_weights(int rank) const;
-  void look_for_the_dead();
   void membership_changed();
   std::vector<std::int64_t> members() const;
   std::int64_t progress() const;
   std::int64_t least_of_finished() const;
   bool is_over() const;
-  bool will_not_come(int rank) const;
   void gather();
   std::vector<std::vector<TensorSetPtr>> collect(const std::vector<int>& ranks, std::unique_lock<std::mutex>& lock);
 
   const bool has_centre_;
   bool started_ = false;
+  bool stopping_ = false;       ///< guarded by mutex_: all workers were told to stop
   bool anything_done_ = false;  ///< a worker that comes now does not begin with the model's weights
   std::int64_t floor_ = 0;      ///< step that workers begin at, at least
-  Clock::time_point last_news_ = Clock::now(), last_look_;
+  Clock::time_point last_news_ = Clock::now();
   std::jthread conductor_;
 };
 
@@ -89,16 +90,16 @@ std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
   job_.open(begin, end);  // what the answer is has to be found anew
   if (!started_) start(begin);
   std::unique_lock lock(mutex_);
-  bool stopping = false;
   wait_until(lock, [&] {
-    if (stop_wanted_ && !stopping) {
-      stopping = true;
+    if (stop_wanted_ && !stopping_) {
+      stopping_ = true;
       order_all(order::stop, {});
     }
-    return is_over() || (!stopping && progress() >= end);
+    return is_over() || (!stopping_ && progress() >= end);
   });
   const bool over = is_over();
   std::int64_t reached = std::min(over ? least_of_finished() : progress(), plan_.total_steps);
+  const bool stopping = stopping_;
   if (over && !stopping) reached = plan_.total_steps;
   lock.unlock();
   if (!has_centre_) gather();
@@ -189,16 +190,6 @@ void FreeHome::conduct(const std::stop_token& stop) {
   }
 }
 
-/// Silence may be a long one; but those whose end the launcher has seen are dead.
-void FreeHome::look_for_the_dead() {
-  if (Clock::now() - last_look_ < 1s) return;
-  last_look_ = Clock::now();
-  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-    const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
-    if (entry.silent && entry.present() && will_not_come(rank)) mark_dead(rank);
-  }
-}
-
 /// False: not yet, because those whose weights it shall begin with have not sent them.
 bool FreeHome::begin_worker(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
@@ -275,18 +266,6 @@ std::int64_t FreeHome::least_of_finished() const {
     if (entry.state == WorkerEntry::finished) least = std::min(least.value_or(entry.step), entry.step);
   }
   return least.value_or(floor_);
-}
-
-/// The launcher has said that the process has ended and will not be started again.
-bool FreeHome::will_not_come(int rank) const {
-  const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
-  if (!std::filesystem::exists(file)) return false;
-  const auto json = nlohmann::json::parse(read_file(file), nullptr, false);
-  if (json.is_discarded() || !json.contains("processes")) return false;
-  for (const auto& process : json["processes"]) {
-    if (process.value("rank", -2) == rank) return process.contains("exited") && !process["exited"].is_null();
-  }
-  return false;
 }
 
 bool FreeHome::is_over() const {

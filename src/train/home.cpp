@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
@@ -201,6 +202,27 @@ void Home::mark_dead(int rank) {
   runtime_->lost(rank);
   died(rank);
   changed_.notify_all();
+}
+
+void Home::look_for_the_dead() {
+  if (seconds_since(last_look_) < 1) return;
+  last_look_ = WorkerEntry::Clock::now();
+  for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+    const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
+    const bool quiet = entry.silent || seconds_since(entry.heard) > plan_.options.silence;
+    if (quiet && entry.present() && will_not_come(rank)) mark_dead(rank);
+  }
+}
+
+bool Home::will_not_come(int rank) const {
+  const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
+  if (!std::filesystem::exists(file)) return false;
+  const auto json = nlohmann::json::parse(read_file(file), nullptr, false);
+  if (json.is_discarded() || !json.contains("processes")) return false;
+  for (const auto& process : json["processes"]) {
+    if (process.value("rank", -2) == rank) return process.contains("exited") && !process["exited"].is_null();
+  }
+  return false;
 }
 
 void Home::silent(int peer, bool is_silent) {

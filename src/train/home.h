@@ -86,6 +86,10 @@ class Home : public Execution, public ProcessLink {
   void close();
   void write_status(const std::string& state);
   void mark_dead(int rank);
+  /// Silence may be a long one; but those whose end the launcher has seen are dead. With the lock held; looks once in a second.
+  void look_for_the_dead();
+  /// The launcher has said that the process has ended and will not be started again.
+  bool will_not_come(int rank) const;
 
   const Plan& plan_;
   Job& job_;
@@ -120,6 +124,7 @@ class Home : public Execution, public ProcessLink {
   void say_where(int rank);
 
   MeetingBoard board_;                                      ///< guarded by mutex_
+  WorkerEntry::Clock::time_point last_look_;                 ///< for the dead
   std::vector<std::pair<std::int64_t, std::int64_t>> met_;  ///< ranks and processes of this generation
   std::map<std::string, int> places_;                       ///< of channels that workers receive; guarded by mutex_
   std::optional<double> train_loss_, test_accuracy_;

@@ -164,6 +164,7 @@ void Worker::Implementation::prepare(const BeginOrder& begin) {
     adopt(begin.state);
   }
   job_.open(begin.begin, begin.end);
+  opened();
   if (begin.start == BeginOrder::join) join();
 }
 

@@ -51,20 +51,58 @@ void Worker::Implementation::order_came(Frame frame) {
   if (what == order::asked) return answer_sum(unpacker);
   if (what == order::sum) return sum_came(unpacker);
   if (what == order::weights) return send_weights();
-  if (what == order::stop) return job_.stop();
-  if (what == order::end_at) return job_.source(replica_).end_at(unpacker.number());
-  if (what == order::hold) {
-    Packed held;
-    held.numbers = {job_.source(replica_).hold()};
-    return report(report::held, std::move(held));
+  if (what == order::stop || what == order::end_at || what == order::hold) {
+    if (!wait_for_opening(frame)) source_order(what, unpacker);
+    return;
   }
   if (what == order::abort || what == order::leave) {
     interrupt_segment();
   }
   const std::lock_guard lock(mutex_);
   if (what == order::abort) orders_.clear();
+  opening_ = what == order::begin;
+  at_opening_.clear();
   orders_.push_back({what, frame.serial, std::move(frame.content)});
   changed_.notify_all();
+}
+
+/// Opening a source forgets what it was told before. A segment begins on another thread, so what the home orders right after it may
+/// come too early.
+bool Worker::Implementation::wait_for_opening(const Frame& frame) {
+  const std::lock_guard lock(mutex_);
+  if (opening_) at_opening_.push_back({frame.about, frame.serial, frame.content});
+  return opening_;
+}
+
+/// The source is open: what was ordered meanwhile, in its order.
+void Worker::Implementation::opened() {
+  for (;;) {
+    std::vector<Order> waiting;
+    {
+      const std::lock_guard lock(mutex_);
+      waiting.swap(at_opening_);
+      if (waiting.empty()) {
+        opening_ = false;
+        return;
+      }
+    }
+    for (const Order& order : waiting) {
+      Unpacker unpacker(order.content);
+      source_order(order.what, unpacker);
+    }
+  }
+}
+
+void Worker::Implementation::source_order(const std::string& what, Unpacker& unpacker) {
+  if (what == order::stop) {
+    job_.stop();
+  } else if (what == order::end_at) {
+    job_.source(replica_).end_at(unpacker.number());
+  } else {
+    Packed held;
+    held.numbers = {job_.source(replica_).hold()};
+    report(report::held, std::move(held));
+  }
 }
 
 void Worker::Implementation::interrupt_segment() {

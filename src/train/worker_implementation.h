@@ -7,6 +7,7 @@
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "rubato/collectives/collectives.h"
 #include "rubato/train/worker.h"
@@ -66,6 +67,9 @@ class Worker::Implementation final : public ProcessLink {
   void answer_sum(Unpacker& unpacker);
   void sum_came(Unpacker& unpacker);
   void interrupt_segment();
+  bool wait_for_opening(const Frame& frame);
+  void opened();
+  void source_order(const std::string& what, Unpacker& unpacker);
   Packed weights() const;
   [[noreturn]] void give_up(const std::string& why);
 
@@ -85,6 +89,8 @@ class Worker::Implementation final : public ProcessLink {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Order> orders_;
+  bool opening_ = false;           ///< a segment is ordered whose source is not open yet
+  std::vector<Order> at_opening_;  ///< what the home has ordered of that source meanwhile
   WorkerPhase phase_ = WorkerPhase::idle;
   std::int64_t segment_ = 0;
   std::optional<std::string> turned_away_;

@@ -129,6 +129,44 @@ TEST_F(Deaths, survivors_of_a_round_go_on_without_the_dead_and_it_joins_again) {
   survivors_go_on("easgd");
 }
 
+/// Later segments begin without it.
+TEST_F(Deaths, who_is_not_started_again_is_done_without) {
+  for (const std::string coupling : {"easgd", "allreduce"}) {
+    std::filesystem::remove_all(run());
+    Words words = {"launch", "-n", "3", "--restarts", "0", "--"};
+    const Words command =
+        train({"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every", "50"});
+    words.insert(words.end(), command.begin(), command.end());
+    Background launcher(words, folder.path() / "log");
+    ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
+    kill(process_of(run(), 1), SIGKILL);
+    const std::int64_t at_death = worker(0).value("step", std::int64_t{0});
+    EXPECT_TRUE(eventually([&] { return worker(0).value("step", std::int64_t{0}) > at_death + 200; })) << coupling << "\n" << log();
+    launcher.end(SIGTERM);
+    EXPECT_EQ(launcher.wait(20s), 130) << coupling << "\n" << log();
+    EXPECT_EQ(summary("status"), "interrupted");
+  }
+}
+
+/// Segments follow each other quickly, so that the signal meets every moment of one: between the order to begin and the first
+/// batch as well.
+TEST_F(Deaths, a_signal_at_any_moment_ends_the_job) {
+  RandomStream random(11, RandomUse::test);
+  for (const std::string coupling : {"easgd", "allreduce", "async-easgd", "lap"}) {
+    for (int i = 0; i < 2; ++i) {
+      std::filesystem::remove_all(run());
+      Background launcher(launch(2, {"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every",
+                                     "5"}),
+                          folder.path() / "log");
+      ASSERT_TRUE(eventually([&] { return all_have_passed(2, 5); })) << log();
+      std::this_thread::sleep_for(std::chrono::microseconds(random.below(60'000)));
+      launcher.end(SIGTERM);
+      ASSERT_EQ(launcher.wait(20s), 130) << coupling << ", signal " << i << "\n" << log();
+      EXPECT_EQ(summary("status"), "interrupted");
+    }
+  }
+}
+
 /// Replicas that average without a centre: who comes back begins with the weights of another.
 TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_home) {
   Background launcher(launch(3, {"--coupling", "lap", "--steps", "6000", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
