@@ -19,8 +19,8 @@ CASES = [
     ("mlp", "fashion-mnist", ["--batch-size", "64"]),
     ("lenet", "fashion-mnist", ["--batch-size", "64"]),
     ("resnet8", "fashion-mnist", ["--batch-size", "128"]),
-    ("lstm-char", "bible", ["--batch-size", "32"]),
-    ("transformer-char", "bible", ["--batch-size", "32"]),
+    ("lstm-char", "text", ["--batch-size", "32"]),
+    ("transformer-char", "text", ["--batch-size", "32"]),
 ]
 SCHEDULES = {"serial": [], "ddg, 2 stages": ["--schedule", "ddg", "--stages", "2"]}
 BF16 = ("resnet8", "fashion-mnist", ["--batch-size", "128", "--precision", "bf16"])

@@ -21,7 +21,7 @@ namespace {
 std::string nearby_config(const fs::path& weights) {
   for (fs::path folder = fs::absolute(weights).parent_path(); folder != folder.parent_path(); folder = folder.parent_path()) {
     if (fs::exists(folder / "config.toml")) return (folder / "config.toml").string();
-    if (folder.filename() != "checkpoint" && !folder.filename().string().starts_with("step-")) break;
+    if (folder.filename() != "checkpoint" && !CheckpointFolder::is_name(folder.filename())) break;
   }
   return "";
 }
@@ -32,6 +32,7 @@ int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, 
   TrainOptions options = given_options(command, flags, config_file.empty() ? nearby_config(weights) : config_file);
   options.schedule = "serial";  // evaluation needs no stages
   options.resume.clear();
+  options.init_from = weights.string();
   options.steps = 0;
   options.json = flags.json;  // how the run talked says nothing about how this command should
   Plan plan = make_plan(options);

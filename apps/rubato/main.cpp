@@ -1,6 +1,11 @@
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <new>
 
 #include "commands.h"
 #include "rubato/core/build_info.h"
@@ -21,7 +26,7 @@ Examples:
   rubato compare experiments/ddg.toml --jobs 2
   rubato eval --checkpoint runs/20260101-120000-ddg-resnet8
 
-Exit codes: 0 done; 2 wrong usage or configuration; 3 data, checkpoint or run folder that cannot be read or written;
+Exit codes: 0 done; 1 out of memory or an internal error; 2 wrong usage or configuration; 3 data, checkpoint or run folder that cannot be read or written;
 4 training diverged (last good checkpoint kept); 130 interrupted (checkpoint written).)";
 
 /// Names of all options of the subcommand that was being parsed, for "did you mean".
@@ -44,6 +49,15 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
            "--help` lists all.";
   }
   return error.what();
+}
+
+/// Output that was lost, on a full disk for example, is a failure.
+int said(int code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  if (errno == EPIPE) return code;  // whoever read has seen enough
+  std::fprintf(stderr, "rubato: cannot write to standard output: %s\n", errno != 0 ? std::strerror(errno) : "output was lost");
+  return code == 0 ? static_cast<int>(rubato::ExitCode::data) : code;
 }
 
 int fail(const char* what, rubato::ExitCode code) {
@@ -79,13 +93,22 @@ int main(int argc, char** argv) {
   rubato::app::add_list(app, chosen);
   try {
     app.parse(argc, argv);
-    return chosen();
+    return said(chosen());
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);
+    if (error.get_exit_code() == 0) {
+      app.exit(error);
+      std::cout.flush();
+      return std::cout ? said(0) : fail("cannot write to standard output", rubato::ExitCode::data);
+    }
     return fail(sentence(app, error).c_str(), rubato::ExitCode::usage);
   } catch (const rubato::Error& error) {
     return fail(error.what(), error.code());
+  } catch (const std::filesystem::filesystem_error& error) {
+    const std::string where = error.path1().empty() ? "the working folder" : error.path1().string();
+    return fail((where + ": " + error.code().message()).c_str(), rubato::ExitCode::data);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory: try a smaller --batch-size, or fewer replicas or workers", rubato::ExitCode::internal);
   } catch (const std::exception& error) {
-    return fail(rubato::plain_message(error).c_str(), rubato::ExitCode::usage);
+    return fail(rubato::plain_message(error).c_str(), rubato::ExitCode::internal);
   }
 }

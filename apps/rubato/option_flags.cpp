@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "rubato/core/error.h"
 #include "rubato/train/files.h"
 #include "rubato/train/options_table.h"
@@ -40,17 +42,27 @@ void overlay(const CLI::App& command, const TrainOptions& flags, TrainOptions& o
 }
 
 void check_same_run(const TrainOptions& saved, const TrainOptions& now) {
-  visit_options(saved, [&](const OptionInfo& info, const auto& before) {
-    visit_options(now, [&](const OptionInfo& other, const auto& after) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(before)>, std::decay_t<decltype(after)>>) {
-        if (!info.identity || std::string_view(info.name) != other.name || before == after) return;
-        throw UsageError(
-            fmt::format("--resume continues a run as it was; --{} differs from its config.toml: leave it out, or "
-                        "start a new run with --init-from",
-                        info.name));
-      }
-    });
-  });
+  if (const auto flag = first_difference(saved, now)) {
+    throw UsageError(
+        fmt::format("--resume continues a run as it was; --{} differs from its config.toml: leave it out, or "
+                    "start a new run with --init-from",
+                    *flag));
+  }
+}
+
+/// How long a run is has been said in one of two ways; the one that was said last counts.
+void choose_length(const CLI::App& command, TrainOptions& options) {
+  const bool epochs = command.count("--epochs") > 0, steps = command.count("--steps") > 0;
+  if (epochs && steps) throw UsageError("--epochs and --steps both say how long the run is: give one of them");
+  if (epochs) options.steps.reset();
+}
+
+/// A run's own config.toml repeats the run in a folder of its own.
+void repeat_elsewhere(const std::string& config_file, TrainOptions& options) {
+  std::error_code ignored;
+  if (std::filesystem::equivalent(config_file, std::filesystem::path(options.run_dir) / "config.toml", ignored)) {
+    options.run_dir.clear();
+  }
 }
 
 }  // namespace
@@ -69,15 +81,20 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
     options = saved;
     options.init_from.clear();
     overlay(command, flags, options);
+    choose_length(command, options);
     check_same_run(saved, options);
     return options;
   }
-  if (!config_file.empty()) options = from_toml(read_file(config_file), config_file);
+  if (!config_file.empty()) {
+    options = from_toml(read_file(config_file), config_file);
+    repeat_elsewhere(config_file, options);
+  }
   return given_options(command, flags, std::move(options));
 }
 
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, TrainOptions options) {
   overlay(command, flags, options);
+  choose_length(command, options);
   return options;
 }
 

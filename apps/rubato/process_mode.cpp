@@ -14,6 +14,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <string_view>
 
 #include "rubato/core/error.h"
 
@@ -24,6 +25,7 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr int most_homes = 10;
+constexpr auto time_to_say_so = 2s;
 
 bool is_loopback(const std::string& address) {
   return address == "localhost" || address.rfind("127.", 0) == 0;
@@ -93,7 +95,10 @@ Credentials credentials_of(const ProcessPlace& place) {
 
 pid_t start_home(int incarnation) {
   std::vector<std::string> variables;
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text = *variable;  // of two variables of one name the first would count
+    if (!text.starts_with("RUBATO_ROLE=") && !text.starts_with("RUBATO_INCARNATION=")) variables.emplace_back(text);
+  }
   variables.emplace_back("RUBATO_ROLE=home");
   variables.push_back(fmt::format("RUBATO_INCARNATION={}", incarnation));
   std::vector<std::string> arguments;
@@ -131,12 +136,29 @@ ProcessChoice choice_of(const ProcessPlace& place) {
 }
 
 HomeBeside::HomeBeside() {
-  keeper_ = std::jthread([pid = start_home(0)]() mutable {
+  keeper_ = std::jthread([this, pid = start_home(0)]() mutable {
     for (int incarnation = 1;; ++incarnation) {
       int status = 0;
-      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_homes) return;
+      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_homes) {
+        const std::lock_guard lock(mutex_);
+        ended_ = WIFEXITED(status) ? static_cast<ExitCode>(WEXITSTATUS(status)) : ExitCode::data;
+        return changed_.notify_all();
+      }
       std::this_thread::sleep_for(200ms);
       pid = start_home(incarnation);
+    }
+  });
+}
+
+void HomeBeside::tell(std::function<void(ExitCode)> told) {
+  teller_ = std::jthread([this, told = std::move(told)](const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    while (!stop.stop_requested()) {
+      if (!changed_.wait_for(lock, 100ms, [this] { return ended_.has_value(); })) continue;
+      const ExitCode code = *ended_;
+      lock.unlock();
+      std::this_thread::sleep_for(time_to_say_so);
+      return told(code);
     }
   });
 }

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <condition_variable>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -21,11 +24,16 @@ class HomeBeside {
  public:
   /// Starts it, with this process's command line. Before any thread.
   HomeBeside();
+  /// `told`: its exit code, on another thread, once it has ended and had time to say so itself. At most once.
+  void tell(std::function<void(ExitCode)> told);
   /// Waits for it to end.
   ~HomeBeside();
 
  private:
-  std::jthread keeper_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<ExitCode> ended_;  ///< guarded by mutex_
+  std::jthread keeper_, teller_;
 };
 
 }  // namespace rubato::app

@@ -22,12 +22,18 @@ std::string duration(double seconds) {
 ProgressLine::ProgressLine(const Trainer& trainer, bool wanted) {
   if (!wanted || isatty(STDERR_FILENO) == 0) return;
   thread_ = std::jthread([this, &trainer](std::stop_token stop) {
-    const auto begin = std::chrono::steady_clock::now();
+    last_look_ = std::chrono::steady_clock::now();
+    last_steps_ = trainer.reading().steps;
     std::mutex mutex;
     std::condition_variable_any woken;
     std::unique_lock lock(mutex);
     while (!woken.wait_for(lock, stop, std::chrono::milliseconds(500), [&] { return stop.stop_requested(); })) {
-      draw(trainer, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      const auto now = std::chrono::steady_clock::now();
+      const std::int64_t steps = trainer.reading().steps;
+      if (steps != last_steps_) training_ += now - last_look_;  // else it tests, or waits
+      last_steps_ = steps;
+      last_look_ = now;
+      draw(trainer, std::chrono::duration<double>(training_).count());
     }
     clear();
   });
@@ -40,11 +46,11 @@ void ProgressLine::clear() {
 }
 
 void ProgressLine::draw(const Trainer& trainer, double seconds) const {
-  const MeterReading now = trainer.reading();
-  const std::int64_t replicas = trainer.plan().options.replicas;
-  const std::int64_t step = trainer.first_step() * replicas + now.steps, total = trainer.plan().total_steps * replicas;
-  const double rate = static_cast<double>(now.samples) / seconds;
-  const double left = now.steps > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(now.steps) : 0;
+  const MeterReading now = trainer.reading(), before = trainer.at_start().meter.now;
+  const std::int64_t replicas = trainer.plan().options.replicas, done = now.steps - before.steps;
+  const std::int64_t step = trainer.at_start().step * replicas + done, total = trainer.plan().total_steps * replicas;
+  const double rate = seconds > 0 ? static_cast<double>(now.samples - before.samples) / seconds : 0;
+  const double left = done > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(done) : 0;
   const std::string line =
       fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}", trainer.plan().options.schedule, step, total,
                   now.loss, rate, duration(left), trainer.stopped() ? "  (stopping)" : "");

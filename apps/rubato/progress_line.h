@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <thread>
 
 #include "rubato/train/trainer.h"
@@ -16,6 +18,10 @@ class ProgressLine {
 
  private:
   void draw(const Trainer& trainer, double seconds) const;
+  // Of the thread alone.
+  std::chrono::steady_clock::time_point last_look_;
+  std::chrono::steady_clock::duration training_{};  ///< tests left out
+  std::int64_t last_steps_ = 0;
   std::jthread thread_;
 };
 

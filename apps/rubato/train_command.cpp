@@ -80,7 +80,7 @@ void print_start(const Trainer& trainer) {
               : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
           plan.total_steps * plan.options.replicas, plan.options.batch_size));
   say(stdout, fmt::format("run folder: {}\n", trainer.folder().string()));
-  if (trainer.first_step() > 0) say(stdout, fmt::format("continuing after batch {}\n", trainer.first_step()));
+  if (trainer.at_start().step > 0) say(stdout, fmt::format("continuing after batch {}\n", trainer.at_start().step));
   std::fflush(stdout);
 }
 
@@ -124,14 +124,23 @@ void on_worker_signal(int) {
   worker->request_stop();
 }
 
-int work(Plan plan) {
+int work(Plan plan, bool alone, std::optional<HomeBeside>& home) {
   Worker worker(std::move(plan), [](const std::string& sentence) { say(stderr, fmt::format("rubato: {}\n", sentence)); });
   working = &worker;
+  const struct Forgotten {
+    ~Forgotten() { working = nullptr; }
+  } forgotten;
+  if (home) {
+    home->tell([](ExitCode code) {
+      if (Worker* here = working) here->home_has_ended(code);
+    });
+  }
   std::signal(SIGINT, on_worker_signal);
   std::signal(SIGTERM, on_worker_signal);
-  const int code = worker.run();
+  const JobEnd end = worker.run();
+  if (alone && !end.why.empty()) say(stderr, fmt::format("rubato: the job has ended: {}\n", end.why));
   std::fflush(nullptr);
-  _exit(code);  // connections of dead members may never end
+  _exit(static_cast<int>(end.code));  // connections of dead members may never end
 }
 
 /// A home that was killed goes on from what it has written.
@@ -157,7 +166,7 @@ int train_in_processes(TrainOptions options, const ProcessPlace& place) {
   if (place.rank == 0 && place.starter != "rubato") home.emplace();
   const ProcessChoice choice = choice_of(place);
   resume_with(options, choice.world);
-  if (!choice.is_home()) return work(make_plan(options, {}, choice));
+  if (!choice.is_home()) return work(make_plan(options, {}, choice), place.starter != "rubato", home);
   resume_after_death(options, choice);
   const int code = run(make_plan(options, {}, choice));
   std::fflush(nullptr);
@@ -167,6 +176,11 @@ int train_in_processes(TrainOptions options, const ProcessPlace& place) {
 int train(const CLI::App& command, const Arguments& arguments) {
   TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
   if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
+  for (const char* flag : {"--metrics", "--when-worker-dies", "--silence", "--patience", "--link-latency-ms"}) {
+    if (command.count(flag) == 0) continue;
+    throw UsageError(
+        fmt::format("{} is for a job of several processes: leave it out, or start the run with `rubato launch`", flag));
+  }
   return run(make_plan(options));
 }
 

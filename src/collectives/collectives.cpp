@@ -32,13 +32,15 @@ constexpr auto look_again = 100ms;
 constexpr auto before_complaining = 2s;
 constexpr auto patience = 12h;  // of c10d; deaths are told
 
-/// All tensors of one type, one after the other.
+/// All tensors of one type, one after the other, and the weight as the last element.
 torch::Tensor flatten(const TensorSum& sum) {
   std::vector<torch::Tensor> flat;
   for (const torch::Tensor& tensor : sum.tensors) {
     if (tensor.defined()) flat.push_back(tensor.detach().reshape({-1}));
   }
-  return flat.empty() ? torch::Tensor() : torch::cat(flat).cpu();
+  if (flat.empty()) return {};
+  flat.push_back(torch::full({1}, sum.weight, flat.front().options()));
+  return torch::cat(flat).cpu();
 }
 
 std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum& like, int parts) {
@@ -53,6 +55,7 @@ std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum&
     at += tensor.numel();
   }
   sum->set_parts(parts);
+  sum->weight = flat.defined() ? flat[at].item<float>() : like.weight;
   return sum;
 }
 

@@ -65,11 +65,25 @@ class Table {
     const toml::node* node = get(key);
     if (node == nullptr) return axes;
     std::vector<std::pair<toml::source_position, std::pair<std::string, std::vector<std::string>>>> placed;
-    for (auto&& [name, value] : as_table(*node, key))
+    for (auto&& [name, value] : as_table(*node, key)) {
       placed.push_back({value.source().begin, {std::string(name.str()), texts(value)}});
+      if (placed.back().second.second.empty()) wrong(value, fmt::format("'{}' needs at least one value", name.str()));
+    }
     std::ranges::sort(placed, [](const auto& a, const auto& b) { return a.first < b.first; });
     for (auto& [place, axis] : placed) axes.push_back(std::move(axis));
     return axes;
+  }
+  void read(const std::string& key, std::vector<std::int64_t>& field) {
+    const toml::node* node = get(key);
+    if (node == nullptr) return;
+    const toml::array* array = node->as_array();
+    if (array == nullptr || array->empty()) wrong(*node, fmt::format("'{}' must be a list of whole numbers", key));
+    field.clear();
+    for (const toml::node& one : *array) {
+      const auto number = one.value_exact<std::int64_t>();
+      if (!number) wrong(one, fmt::format("'{}' must be a list of whole numbers", key));
+      field.push_back(*number);
+    }
   }
   std::vector<Table> tables(const std::string& key) {
     std::vector<Table> all;
@@ -172,11 +186,7 @@ void read_sizes(Table& table, Experiment& e) {
   for (const auto& [flag, values] : table.flags("options")) e.options[flag] = values;
   replace_axes(e.grid, table.axes("grid"));
   replace_axes(e.vary, table.axes("vary"));
-  std::vector<std::string> seeds;
-  table.read("seeds", seeds);
-  if (seeds.empty()) return;
-  e.seeds.clear();
-  for (const std::string& seed : seeds) e.seeds.push_back(std::stoll(seed));
+  table.read("seeds", e.seeds);
 }
 
 /// {name} becomes the value on that axis, {=formula} the value of a formula of axes.
@@ -229,6 +239,11 @@ Experiment load_experiment(const std::filesystem::path& file, bool full) {
     sizes.refuse_others("[full]");
   }
   table.refuse_others("an experiment");
+  std::set<std::string> names;
+  for (const Method& method : e.methods) {
+    if (names.insert(method.name).second) continue;
+    throw UsageError(fmt::format("{}: two methods are called '{}': their runs would share folders", file.string(), method.name));
+  }
   if (e.methods.empty()) throw UsageError(file.string() + ": an experiment needs at least one [[method]]");
   if (e.command != "simulate" && e.command != "train") {
     throw UsageError(file.string() + ": command '" + e.command + "' is neither simulate nor train");

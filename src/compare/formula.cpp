@@ -15,7 +15,7 @@ double evaluate_formula(const std::string& formula, const std::map<std::string, 
     parser.SetExpr(formula);
     return parser.Eval();
   } catch (const mu::Parser::exception_type& error) {
-    if (error.GetCode() == mu::ecUNASSIGNABLE_TOKEN) throw UnknownFigure{};
+    if (error.GetCode() == mu::ecUNASSIGNABLE_TOKEN) throw UnknownFigure{error.GetToken()};
     throw UsageError("formula '" + formula + "': " + error.GetMsg());
   }
 }

@@ -6,8 +6,10 @@
 
 namespace rubato {
 
-/// A figure that a formula names and nobody has.
-struct UnknownFigure {};
+/// A figure that a formula names and that is not among those it is given.
+struct UnknownFigure {
+  std::string name;
+};
 
 /// "base_virtual_seconds / virtual_seconds" with `figures`, as muParser reads it. UsageError when it cannot be read.
 double evaluate_formula(const std::string& formula, const std::map<std::string, double>& figures);

@@ -15,13 +15,15 @@
 namespace rubato {
 namespace {
 
-void flatten(const nlohmann::json& json, const std::string& prefix, Figures& figures) {
+void flatten(const nlohmann::json& json, const std::string& prefix, Result& result) {
   for (const auto& [key, value] : json.items()) {
     const std::string name = prefix.empty() ? identifier(key) : prefix + "_" + identifier(key);
     if (value.is_object()) {
-      flatten(value, name, figures);
+      flatten(value, name, result);
     } else if (value.is_number()) {
-      figures[name] = value.get<double>();
+      result.figures[name] = value.get<double>();
+    } else if (value.is_null()) {
+      result.without.insert(name);
     }
   }
 }
@@ -32,9 +34,29 @@ Result read_result(const Trial& trial, const std::filesystem::path& folder) {
   const auto json = nlohmann::json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) throw DataError(file.string() + " is missing or damaged: delete its folder and compare again");
   Result result{.trial = trial, .status = json.value("status", "")};
-  flatten(json, "", result.figures);
+  flatten(json, "", result);
   result.figures.merge(numbers_of(trial.point));
   return result;
+}
+
+/// A figure that no run knows is a slip of the pen, not a figure that is missing.
+void check_formulas(const Experiment& experiment, const std::vector<Result>& results) {
+  std::set<std::string> known;
+  for (const Result& result : results) {
+    for (const auto& [name, value] : result.figures) known.insert({name, "base_" + name});
+    for (const std::string& name : result.without) known.insert({name, "base_" + name});
+  }
+  for (const Column& column : experiment.columns) {
+    Figures figures;
+    for (const std::string& name : known) figures[name] = 1;
+    try {
+      if (!column.formula.empty()) evaluate_formula(column.formula, figures);
+    } catch (const UnknownFigure& unknown) {
+      const std::string nearest = nearest_name(unknown.name, {known.begin(), known.end()});
+      throw UsageError(fmt::format("column '{}': no run has a figure '{}'{}", column.name, unknown.name,
+                                   nearest.empty() ? "" : ": did you mean '" + nearest + "'?"));
+    }
+  }
 }
 
 /// The baseline's run with the same seed that agrees on most axes; among equals the first.
@@ -136,6 +158,7 @@ std::vector<Result> read_results(const Experiment& experiment, const std::vector
                                  const std::filesystem::path& folder) {
   std::vector<Result> results;
   for (const Trial& trial : trials) results.push_back(read_result(trial, folder));
+  check_formulas(experiment, results);
   if (experiment.baseline.empty()) return results;
   const std::vector<Result> plain = results;
   for (Result& result : results) {

@@ -6,12 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <thread>
 
 #include "rubato/core/error.h"
 
@@ -56,8 +56,7 @@ class Children {
   Children(std::string command, const RunnerOptions& options) : command_(std::move(command)), options_(options) {}
   ~Children() {
     for (const auto& [pid, child] : running_) kill(pid, SIGTERM);
-    while (!running_.empty() && wait(nullptr) > 0) {
-    }
+    for (const auto& [pid, child] : running_) waitpid(pid, nullptr, 0);
   }
   std::size_t running() const { return running_.size(); }
 
@@ -88,11 +87,7 @@ class Children {
     std::string note;
   };
   Ended end_one() {
-    int status = 0;
-    pid_t pid = 0;
-    do {
-      pid = wait(&status);
-    } while (pid < 0 && errno == EINTR);
+    const auto [pid, status] = wait_for_one();
     const auto [trial, begin] = running_.at(pid);
     running_.erase(pid);
     const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -109,6 +104,16 @@ class Children {
   static std::string log_of(const fs::path& run) { return run.string() + ".log"; }
 
  private:
+  /// Of these alone: whoever calls may have children of its own.
+  std::pair<pid_t, int> wait_for_one() const {
+    for (;;) {
+      for (const auto& [pid, child] : running_) {
+        int status = 0;
+        if (waitpid(pid, &status, WNOHANG) == pid) return {pid, status};
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
   struct Child {
     const Trial* trial;
     Clock::time_point begin;

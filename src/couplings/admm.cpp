@@ -33,7 +33,8 @@ Channel<Turn> turns(int replica) {
 /// A replica's part of linearised round-robin ADMM, at its turn (Zhang, Choromanska, LeCun 2015, eq. 8 to 10, lambda scaled by
 /// 1/rho):
 ///   lambda = lambda - (x - c),   x = (x - eta g(x) + eta rho (lambda + c)) / (1 + eta rho).
-/// Nobody but its turn changes x, so the gradient may be computed while others have theirs.
+/// g is clipped and has the weight decay's part, as every optimizer's. Nobody but its turn changes x, so the gradient may be
+/// computed while others have theirs.
 class AdmmTie final : public Tie {
  public:
   AdmmTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Ask>& asks,
@@ -84,14 +85,16 @@ class AdmmTie final : public Tie {
     auto& lambda = lambda_[static_cast<std::size_t>(block)];
     auto& gradients = gradients_[static_cast<std::size_t>(block)];
     const std::int64_t clock = store.read(me, block).parameters->clock;
-    const double rate = store.options().optimizer.learning_rate.at(clock);
+    const double rate = store.rate(clock);
+    clip(store.options().optimizer, gradients);
+    const double decay = store.options().optimizer.weight_decay;
     const auto moved = store.update(
         me, block, "turn",
         [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
           for (std::size_t i = 0; i < next.size(); ++i) {
             lambda[i] = lambda[i] - (now.tensors[i] - centre[i]);
             next[i].copy_(lambda[i] + centre[i]).mul_(rate * penalty_).add_(now.tensors[i]);
-            if (gradients[i].defined()) next[i].sub_(gradients[i], rate);
+            if (gradients[i].defined()) next[i].sub_(gradients[i], rate).sub_(now.tensors[i], rate * decay);
             next[i].div_(1 + rate * penalty_);
           }
         },

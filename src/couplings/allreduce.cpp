@@ -101,15 +101,18 @@ class Reducer {
 
   void reduce(Context& me) {
     auto part = std::make_unique<TensorSum>();
+    part->weight = static_cast<float>(bucket_.front().share);  // all are of one step of one stage, therefore of one batch
     for (const BlockGradient& gradient : bucket_) {
-      part->tensors.insert(part->tensors.end(), gradient.gradients.begin(), gradient.gradients.end());
+      for (const torch::Tensor& tensor : gradient.gradients) {
+        part->tensors.push_back(tensor.defined() && part->weight != 1 ? tensor * static_cast<double>(part->weight) : tensor);
+      }
     }
     const auto sum = std::static_pointer_cast<const TensorSum>(me.all_reduce(group_, replica_, std::move(part)));
     auto next = sum->tensors.begin();
     for (BlockGradient& gradient : bucket_) {
       for (torch::Tensor& tensor : gradient.gradients) {
         const torch::Tensor& total = *next++;
-        if (total.defined()) tensor = total / static_cast<double>(sum->parts());
+        if (total.defined()) tensor = total / static_cast<double>(sum->weight);
       }
       store_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
     }
@@ -128,7 +131,9 @@ class Reducer {
   std::size_t bytes_ = 0;
 };
 
-/// Synchronous data parallelism: every replica applies the mean gradient of all, so all stay equal to the bit.
+/// Synchronous data parallelism: every replica applies the mean gradient of all samples of the step, so all stay equal to the
+/// bit:
+///   w <- w - eta sum_i n_i g_i / sum_i n_i.
 class AllReduce final : public Coupling {
  public:
   AllReduce(const CouplingParts& parts, const CouplingOptions& options)

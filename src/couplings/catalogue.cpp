@@ -21,6 +21,10 @@ std::vector<Role> Coupling::roles(std::int64_t) {
 }
 void Coupling::replica_left(Context&, int) {}
 void Coupling::replica_joins(Context&, WeightStore&, int, std::int64_t) {}
+void Coupling::replica_resumes(Actor&, WeightStore&, int replica, std::int64_t) {
+  throw DataError(
+      fmt::format("the checkpoint does not hold replica {}, and this coupling has no centre to begin it from", replica));
+}
 
 const std::vector<CouplingEntry>& couplings() {
   static const std::string easgd = "Zhang, Choromanska, LeCun 2015, arXiv 1412.6651";
@@ -33,7 +37,8 @@ const std::vector<CouplingEntry>& couplings() {
        .default_period = 0,
        .shards_data = true,
        .fixed_protocol = true,
-       .every_block = true},
+       .every_block = true,
+       .options = {"bucket-kib"}},
       {.name = "easgd",
        .summary = "synchronous elastic averaging: all replicas meet a centre every --period steps (--moving-rate)",
        .paper = easgd,
@@ -81,7 +86,8 @@ const std::vector<CouplingEntry>& couplings() {
        .extra_roles = 1,
        .default_period = 1,
        .changes_members = true,
-       .free_membership = true},
+       .free_membership = true,
+       .options = {"averaging-rate"}},
       {.name = "mdownpour",
        .summary = "gradients go to the centre, which has Nesterov momentum; period 1",
        .paper = easgd,
@@ -90,7 +96,8 @@ const std::vector<CouplingEntry>& couplings() {
        .default_period = 0,
        .look_ahead = true,
        .every_block = true,
-       .changes_members = true},
+       .changes_members = true,
+       .clock = StepClock::centre},
       {.name = "admm",
        .summary = "round-robin linearised ADMM (--penalty); unstable where elastic averaging is not",
        .paper = easgd + ", section 3.3",
@@ -98,7 +105,8 @@ const std::vector<CouplingEntry>& couplings() {
        .least_replicas = 2,
        .extra_roles = 1,
        .default_period = 0,
-       .whole_steps = true},
+       .whole_steps = true,
+       .options = {"penalty"}},
       {.name = "local-sgd",
        .summary = "every --period steps all replicas wait and go on from their mean",
        .paper = "Stich 2019, arXiv 1805.09767",

@@ -141,24 +141,40 @@ class Downpour final : public Coupling {
       : options_(options),
         pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
         centre_(parts.model, centre_store(parts, averaging, options.averaging_rate)),
+        exchanges_(options.replicas, centre_.block_count()),
         ties_(parts, [&](int i) { return std::make_unique<DownpourTie>(i, parts, options, pushes_); }) {}
 
   Tie& tie(int replica) override { return ties_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, pushes_, options_, centre_, [&](Push push) { serve(me, push); });
+               serve_until_all_left(
+                   me, pushes_, options_, centre_, [&](Push push) { serve(me, push); }, &exchanges_);
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
     ties_[replica].start_from(join_centre(me, pushes_, store, replica, step));
   }
+  void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step) override {
+    const BlockSets centre = newest(me, centre_);
+    adopt(me, store, "resume", centre, step);
+    ties_[replica].start_from(centre);
+  }
   WeightStore& answer() override { return centre_; }
   std::string requests() const override { return pushes_.name; }
 
-  void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
-  void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
+  std::optional<StalenessCount> centre_staleness(int block) const override {
+    return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
+  }
+  void save(torch::serialize::OutputArchive& archive) const override {
+    centre_.save(archive);
+    exchanges_.save(archive);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    centre_.load(archive);
+    exchanges_.load(archive);
+  }
   void save_tie(torch::serialize::OutputArchive& archive, int replica) const override { ties_[replica].save(archive); }
   void load_tie(torch::serialize::InputArchive& archive, int replica) override { ties_[replica].load(archive); }
 
@@ -179,6 +195,8 @@ class Downpour final : public Coupling {
           }
         }
       }));
+      const std::int64_t after = pull.centre.back()->version;
+      exchanges_.exchanged(push.replica, block, after - 1, after);
     }
     send(me, Channel<Pull>{{push.answer_to, unbounded}}, std::move(pull));
   }
@@ -193,6 +211,7 @@ class Downpour final : public Coupling {
 
   Channel<Push> pushes_;
   WeightStore centre_;
+  ExchangeCount exchanges_;
   Ties<DownpourTie> ties_;
 };
 

@@ -93,6 +93,7 @@ class Elastic : public Coupling {
       : options_(options),
         visits_{{"visits", unbounded}, [this](const Visit& visit) { return is_usable(visit); }},
         centre_(parts.model, centre_store(parts, "none", 0)),
+        exchanges_(options.replicas, centre_.block_count()),
         ties_(parts, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {
     for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
   }
@@ -103,17 +104,29 @@ class Elastic : public Coupling {
     return {{.name = "centre", .run = [this](Context& me) {
                serve_until_all_left(
                    me, visits_, options_, centre_, [&](Visit visit) { serve(me, std::move(visit)); },
-                   [&](int replica) { left(me, replica); });
+                   [&](int replica) { left(me, replica); }, &exchanges_);
              }}};
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, visits_, replica); }
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
     join_centre(me, visits_, store, replica, step);
   }
+  void replica_resumes(Actor& me, WeightStore& store, int, std::int64_t step) override {
+    adopt(me, store, "resume", newest(me, centre_), step);
+  }
   WeightStore& answer() override { return centre_; }
   std::string requests() const override { return visits_.name; }
-  void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
-  void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
+  std::optional<StalenessCount> centre_staleness(int block) const override {
+    return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
+  }
+  void save(torch::serialize::OutputArchive& archive) const override {
+    centre_.save(archive);
+    exchanges_.save(archive);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    centre_.load(archive);
+    exchanges_.load(archive);
+  }
 
  protected:
   virtual void serve(Context& me, Visit visit) = 0;
@@ -126,7 +139,7 @@ class Elastic : public Coupling {
     std::vector<BlockSets> answers(visits.size());
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
-      centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
+      const auto after = centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(now.tensors[i]);
         for (std::size_t v = 0; v < visits.size(); ++v) {
           auto force = forces_[static_cast<std::size_t>(block)]->take(now.tensors);
@@ -135,6 +148,7 @@ class Elastic : public Coupling {
           answers[v].push_back(std::move(force));
         }
       });
+      for (const Visit& visit : visits) exchanges_.exchanged(visit.replica, block, after->version - 1, after->version);
     }
     std::vector<int> replicas;
     std::vector<std::int64_t> steps;
@@ -161,6 +175,7 @@ class Elastic : public Coupling {
 
   Channel<Visit> visits_;
   WeightStore centre_;
+  ExchangeCount exchanges_;
   std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
   Ties<ElasticTie> ties_;
 };

@@ -72,8 +72,14 @@ class MomentumDownpour final : public Coupling {
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t) override {
     join_centre(me, pushes_, store, replica, std::nullopt);
   }
+  void replica_resumes(Actor& me, WeightStore& store, int, std::int64_t) override {
+    adopt(me, store, "resume", newest(me, centre_), std::nullopt);
+  }
   WeightStore& answer() override { return centre_; }
   std::string requests() const override { return pushes_.name; }
+  std::optional<StalenessCount> centre_staleness(int block) const override {
+    return options_.centre_here ? std::optional(centre_.staleness(block)) : std::nullopt;
+  }
   void save(torch::serialize::OutputArchive& archive) const override { centre_.save(archive); }
   void load(torch::serialize::InputArchive& archive) override { centre_.load(archive); }
 
@@ -87,9 +93,10 @@ class MomentumDownpour final : public Coupling {
   }
 
   CouplingOptions options_;
-  /// The optimizer is the centre's.
+  /// The optimizer is the centre's, which steps once for each replica while each of them takes one step.
   static StoreOptions momentum_store(const CouplingParts& parts) {
     StoreOptions store = parts.store;
+    store.updates_per_step = static_cast<std::int64_t>(parts.stores.size());
     if (!parts.centre_here) store.device = torch::kMeta;
     return store;
   }

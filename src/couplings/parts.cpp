@@ -1,5 +1,10 @@
 #include "couplings/parts.h"
 
+#include <algorithm>
+#include <cstdint>
+
+#include "rubato/core/error.h"
+
 namespace rubato::coupling_detail {
 
 std::size_t bytes_of(const std::vector<torch::Tensor>& tensors) {
@@ -58,6 +63,24 @@ BlockSets iterates(Context& me, const WeightStore& store, BlockRange blocks) {
   return sets;
 }
 
+void adopt(Actor& me, WeightStore& store, const char* what, const BlockSets& centre, std::optional<std::int64_t> clock) {
+  for (int block = 0; block < store.block_count(); ++block) {
+    const TensorSet& from = *centre.at(static_cast<std::size_t>(block));
+    store.update(
+        me, block, what,
+        [&](const TensorSet&, std::vector<torch::Tensor>& next) {
+          for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(from.tensors[i]);
+        },
+        clock.value_or(from.clock));
+  }
+}
+
+BlockSets newest(Actor& me, const WeightStore& store) {
+  BlockSets sets;
+  for (int block = 0; block < store.block_count(); ++block) sets.push_back(store.read(me, block).parameters);
+  return sets;
+}
+
 void move_towards(Context& me, WeightStore& store, int block, const char* what, const TensorSet& from,
                   const std::vector<torch::Tensor>& target) {
   const bool published_is_iterate = !store.options().optimizer.nesterov;
@@ -73,6 +96,51 @@ void move_towards(Context& me, WeightStore& store, int block, const char* what, 
   });
 }
 
+ExchangeCount::ExchangeCount(int replicas, int blocks)
+    : counts_(static_cast<std::size_t>(blocks)),
+      answered_(static_cast<std::size_t>(replicas), std::vector<std::int64_t>(static_cast<std::size_t>(blocks))) {}
+
+void ExchangeCount::exchanged(int replica, int block, std::int64_t before, std::int64_t after) {
+  StalenessCount& count = counts_.at(static_cast<std::size_t>(block));
+  std::int64_t& answered = answered_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block));
+  const std::int64_t staleness = std::max<std::int64_t>(0, before - answered);
+  ++count.updates;
+  count.sum += staleness;
+  count.max = std::max(count.max, staleness);
+  answered = after;
+}
+
+void ExchangeCount::joined(int replica, int block, std::int64_t version) {
+  answered_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block)) = version;
+}
+
+StalenessCount ExchangeCount::of(int block) const {
+  return counts_.at(static_cast<std::size_t>(block));
+}
+
+void ExchangeCount::save(torch::serialize::OutputArchive& archive) const {
+  std::vector<std::int64_t> numbers;
+  for (const StalenessCount& count : counts_) numbers.insert(numbers.end(), {count.updates, count.sum, count.max});
+  for (const auto& blocks : answered_) numbers.insert(numbers.end(), blocks.begin(), blocks.end());
+  archive.write("exchanges", torch::IValue(numbers));
+}
+
+void ExchangeCount::load(torch::serialize::InputArchive& archive) {
+  torch::IValue value;
+  archive.read("exchanges", value);
+  const auto numbers = value.toIntVector();
+  const std::size_t blocks = counts_.size();
+  if (numbers.size() < 3 * blocks) throw DataError("the checkpoint does not fit this model: its centre has fewer blocks");
+  for (std::size_t block = 0; block < blocks; ++block) {
+    counts_[block] = {numbers[3 * block], numbers[3 * block + 1], numbers[3 * block + 2]};
+  }
+  if (numbers.size() != 3 * blocks + blocks * answered_.size()) return;
+  auto next = numbers.begin() + static_cast<std::ptrdiff_t>(3 * blocks);
+  for (auto& of_replica : answered_) {
+    for (std::int64_t& version : of_replica) version = *next++;
+  }
+}
+
 StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate) {
   StoreOptions options = parts.store;
   options.averaging = {averaging, rate};
@@ -84,18 +152,18 @@ StoreOptions centre_store(const CouplingParts& parts, const std::string& averagi
 WeightStore& MeanStore::refreshed() {
   Bystander me;
   for (int block = 0; block < mean_.block_count(); ++block) {
-    const Snapshot first = stores_.front()->result(block);
+    const TensorSetPtr first = stores_.front()->iterate(me, block);
     mean_.update(me, block, "mean", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
-      for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(first.parameters->tensors[i]);
+      for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(first->tensors[i]);
       for (std::size_t r = 1; r < stores_.size(); ++r) {
-        const Snapshot other = stores_[r]->result(block);
-        for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(other.parameters->tensors[i]);
+        const TensorSetPtr other = stores_[r]->iterate(me, block);
+        for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(other->tensors[i]);
       }
       if (stores_.size() == 1) return;
       for (torch::Tensor& tensor : next) tensor.div_(static_cast<double>(stores_.size()));
     });
     // Replaces the statistics: the difference to what is there now is all that changes.
-    mean_.merge_buffers(me, block, mean_.read(me, block).buffers, first.buffers->tensors);
+    mean_.merge_buffers(me, block, mean_.read(me, block).buffers, stores_.front()->result(block).buffers->tensors);
   }
   return mean_;
 }

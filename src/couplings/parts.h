@@ -78,6 +78,29 @@ bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store);
 bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store);
 bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store);
 
+/// Counts how stale exchanges with a centre are, for the centre's role; read between segments.
+class ExchangeCount {
+ public:
+  ExchangeCount(int replicas, int blocks);
+  /// `replica` brings something to `block` of the centre, whose version was `before` and is `after` when it is answered.
+  void exchanged(int replica, int block, std::int64_t before, std::int64_t after);
+  /// `replica` has taken over the centre's `version` of `block`.
+  void joined(int replica, int block, std::int64_t version);
+  StalenessCount of(int block) const;
+  void save(torch::serialize::OutputArchive& archive) const;
+  /// Of an archive with another number of replicas only the counts.
+  void load(torch::serialize::InputArchive& archive);
+
+ private:
+  std::vector<StalenessCount> counts_;               // by block
+  std::vector<std::vector<std::int64_t>> answered_;  // by replica and block: the centre's version at the last answer
+};
+
+/// Gives `store` the weights `centre`; its clock becomes `clock`, or the centre's.
+void adopt(Actor& me, WeightStore& store, const char* what, const BlockSets& centre, std::optional<std::int64_t> clock);
+/// The newest of all blocks.
+BlockSets newest(Actor& me, const WeightStore& store);
+
 /// Asks the centre that serves `requests` for its weights and gives them to `store`; its clock becomes `clock`, or the centre's.
 template <class R>
 BlockSets join_centre(Context& me, const Channel<R>& requests, WeightStore& store, int replica,
@@ -87,15 +110,7 @@ BlockSets join_centre(Context& me, const Channel<R>& requests, WeightStore& stor
   request.joins = true;
   send(me, requests, std::move(request));
   BlockSets centre = receive(me, welcomes(replica)).centre;
-  for (int block = 0; block < store.block_count(); ++block) {
-    const TensorSet& from = *centre.at(static_cast<std::size_t>(block));
-    store.update(
-        me, block, "join",
-        [&](const TensorSet&, std::vector<torch::Tensor>& next) {
-          for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(from.tensors[i]);
-        },
-        clock.value_or(from.clock));
-  }
+  adopt(me, store, "join", centre, clock);
   return centre;
 }
 
@@ -111,7 +126,7 @@ void leave_centre(Context& me, const Channel<R>& requests, int replica) {
 /// it has, which may be in the middle of a step that others wait to finish.
 template <class R, class Serve, class Left>
 void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
-                          Serve&& serve, Left&& left) {
+                          Serve&& serve, Left&& left, ExchangeCount* exchanges = nullptr) {
   std::vector<int> parts(static_cast<std::size_t>(options.replicas), options.parts);
   std::vector<bool> gone(static_cast<std::size_t>(options.replicas));
   for (int present = options.replicas; present > 0;) {
@@ -126,7 +141,10 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, const Couplin
       left(request.replica);
     } else if (request.joins) {
       Welcome welcome;
-      for (int block = 0; block < centre.block_count(); ++block) welcome.centre.push_back(centre.read(me, block).parameters);
+      for (int block = 0; block < centre.block_count(); ++block) {
+        welcome.centre.push_back(centre.read(me, block).parameters);
+        if (exchanges != nullptr) exchanges->joined(request.replica, block, welcome.centre.back()->version);
+      }
       send(me, welcomes(request.replica), std::move(welcome));
     } else {
       serve(std::move(request));
@@ -136,8 +154,9 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, const Couplin
 
 template <class R, class Serve>
 void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
-                          Serve&& serve) {
-  serve_until_all_left(me, requests, options, centre, std::forward<Serve>(serve), [](int) {});
+                          Serve&& serve, ExchangeCount* exchanges = nullptr) {
+  serve_until_all_left(
+      me, requests, options, centre, std::forward<Serve>(serve), [](int) {}, exchanges);
 }
 
 /// One tie per replica of this process.
@@ -160,7 +179,8 @@ class Ties {
 /// Options of a centre's store: it starts with the model's weights; without content where the centre is in another process.
 StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate);
 
-/// The mean of several stores' weights, kept in a store of its own; statistics are those of the first.
+/// The mean of several stores' iterates (of Nesterov momentum without its look-ahead), kept in a store of its own; statistics are
+/// those of the first.
 class MeanStore {
  public:
   explicit MeanStore(const CouplingParts& parts) : stores_(parts.stores), mean_(parts.model, centre_store(parts, "none", 0)) {}

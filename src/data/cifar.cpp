@@ -64,13 +64,13 @@ DataSplit load(const DatasetEntry& entry, const CifarLayout& layout, const std::
 
 }  // namespace
 
-DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t) {
+DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
   CifarLayout layout{"cifar-10-batches-bin", {}, {"test_batch.bin"}, 1};
   for (int i = 1; i <= 5; ++i) layout.train.push_back("data_batch_" + std::to_string(i) + ".bin");
   return load(entry, layout, place);
 }
 
-DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t) {
+DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
   // The first label is one of 20 coarse classes, the second one of the 100 fine ones.
   return load(entry, {"cifar-100-binary", {"train.bin"}, {"test.bin"}, 2}, place);
 }

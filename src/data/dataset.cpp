@@ -69,10 +69,10 @@ std::vector<std::string> dataset_names() {
   return names;
 }
 
-DataSplit load_dataset(const std::string& name, const std::string& directory, std::int64_t sequence_length) {
+DataSplit load_dataset(const std::string& name, const std::string& directory, const TextOptions& text) {
   const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
   if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
-  return entry->load(*entry, directory.empty() ? entry->directory : directory, sequence_length);
+  return entry->load(*entry, directory.empty() ? entry->directory : directory, text);
 }
 
 DataSplit hollow_dataset(const std::string& name) {

@@ -17,18 +17,18 @@ struct DatasetEntry {
   std::int64_t classes;    ///< 0: found out from the text
   std::vector<double> mean, deviation;
   std::vector<std::int64_t> shape;  ///< images: samples for training, samples for tests, channels, height, width; empty: text
-  DataSplit (*load)(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+  DataSplit (*load)(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options);
 };
 
 /// IDX files of MNIST and its relatives: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., plain or gzip.
-DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options);
 
 /// CIFAR's binary version; `place` holds the files themselves or the folder that the archive unpacks to.
-DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
-DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options);
+DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options);
 
 /// A text as characters: see text.cpp.
-DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t sequence_length);
+DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options);
 
 /// DataError unless 0 <= label < classes.
 void check_label(const std::filesystem::path& path, std::int64_t sample, std::int64_t label, std::int64_t classes);

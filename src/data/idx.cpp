@@ -91,7 +91,7 @@ Dataset load_idx_part(const DatasetEntry& entry, const std::filesystem::path& di
 
 }  // namespace
 
-DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t) {
+DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
   return {load_idx_part(entry, place, "train"), load_idx_part(entry, place, "t10k")};
 }
 

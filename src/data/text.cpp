@@ -1,7 +1,10 @@
-// A text as characters. The vocabulary is the sorted list of the distinct bytes of the whole file, a token the place of
-// a byte in it. The last tenth of the file is the test split. Samples of `sequence_length` characters do not overlap;
-// the target of a character is the one after it, so each split leaves at least its last character without a sample of
-// its own.
+// A text as characters. The vocabulary is the sorted list of the distinct bytes of the whole file, or that of the text which a
+// model was trained on; a token is the place of a byte in it. The last tenth of the file is the test split. Samples of
+// `sequence_length` characters do not overlap; the target of a character is the one after it, so each split leaves at least its
+// last character without a sample of its own.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -40,18 +43,46 @@ FileBytes read_text(const DatasetEntry& entry, const std::filesystem::path& plac
   return is_compressed_text(file) ? expand_compressed_text(file) : file;
 }
 
-/// Token of every byte that occurs in the text; the others are never looked up.
+/// Tokens of bytes.
 struct Vocabulary {
-  explicit Vocabulary(const FileBytes& text) {
-    std::array<bool, 256> present{};
-    for (const std::uint8_t byte : *text.bytes) present[byte] = true;
-    for (std::size_t byte = 0; byte < present.size(); ++byte) {
-      if (present[byte]) token[byte] = size++;
-    }
+  /// `bytes`: of the tokens 0, 1, ...
+  explicit Vocabulary(std::string bytes_) : bytes(std::move(bytes_)) {
+    token.fill(-1);
+    for (std::size_t i = 0; i < bytes.size(); ++i) token[static_cast<std::uint8_t>(bytes[i])] = static_cast<std::int64_t>(i);
   }
+  std::int64_t size() const { return static_cast<std::int64_t>(bytes.size()); }
+  std::string bytes;
   std::array<std::int64_t, 256> token{};
-  std::int64_t size = 0;
 };
+
+/// Every byte that occurs in the text, in their order.
+std::string bytes_of(const FileBytes& text) {
+  std::array<bool, 256> present{};
+  for (const std::uint8_t byte : *text.bytes) present[byte] = true;
+  std::string bytes;
+  for (std::size_t byte = 0; byte < present.size(); ++byte) {
+    if (present[byte]) bytes += static_cast<char>(byte);
+  }
+  return bytes;
+}
+
+std::string readable(std::uint8_t byte) {
+  return byte > ' ' && byte < 127 ? fmt::format("'{}'", static_cast<char>(byte)) : fmt::format("byte {}", byte);
+}
+
+void refuse_unknown(const FileBytes& text, const Vocabulary& vocabulary) {
+  std::vector<std::string> unknown;
+  for (const char byte : bytes_of(text)) {
+    const auto value = static_cast<std::uint8_t>(byte);
+    if (vocabulary.token[value] < 0) unknown.push_back(readable(value));
+  }
+  if (unknown.empty()) return;
+  constexpr std::size_t most = 5;
+  const std::size_t more = unknown.size() > most ? unknown.size() - most : 0;
+  unknown.resize(std::min(unknown.size(), most));
+  throw DataError(fmt::format("{} has characters that the model was not trained on: {}{}; use a text of the same characters",
+                              text.path.string(), join(unknown), more > 0 ? fmt::format(" and {} more", more) : ""));
+}
 
 torch::Tensor tokens_of(const FileBytes& text, const Vocabulary& vocabulary) {
   torch::Tensor tokens = torch::empty({static_cast<std::int64_t>(text.size())}, torch::kInt64);
@@ -61,15 +92,16 @@ torch::Tensor tokens_of(const FileBytes& text, const Vocabulary& vocabulary) {
 }
 
 /// Inputs and targets are two views of the same tokens.
-Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::int64_t length, std::int64_t classes) {
+Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::int64_t length, const Vocabulary& vocabulary) {
   const std::int64_t count = (tokens.size(0) - 1) / length;
   const auto from = [&](std::int64_t begin) { return tokens.narrow(0, begin, count * length).view({count, length}); };
-  return {entry.name, from(0), from(1), classes, {}, {}};
+  return {entry.name, from(0), from(1), vocabulary.size(), {}, {}, vocabulary.bytes};
 }
 
 }  // namespace
 
-DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, std::int64_t length) {
+DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options) {
+  const std::int64_t length = options.sequence_length;
   if (length < 1) {
     throw UsageError("sequence length " + std::to_string(length) + " makes no sample: it must be at least 1");
   }
@@ -80,11 +112,12 @@ DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& plac
                     std::to_string(10 * (length + 1)) + " for one test sample of " + std::to_string(length) +
                     "; use a longer text or shorter sequences");
   }
-  const Vocabulary vocabulary(text);
+  const Vocabulary vocabulary(options.vocabulary.value_or(bytes_of(text)));
+  refuse_unknown(text, vocabulary);
   const torch::Tensor tokens = tokens_of(text, vocabulary);
   const std::int64_t train_size = size - test_size;
-  return {samples_of(entry, tokens.narrow(0, 0, train_size), length, vocabulary.size),
-          samples_of(entry, tokens.narrow(0, train_size, test_size), length, vocabulary.size)};
+  return {samples_of(entry, tokens.narrow(0, 0, train_size), length, vocabulary),
+          samples_of(entry, tokens.narrow(0, train_size, test_size), length, vocabulary)};
 }
 
 }  // namespace rubato

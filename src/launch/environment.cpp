@@ -62,7 +62,8 @@ void name_endpoint(const Environment& environment, ProcessPlace& place) {
 }
 
 ProcessPlace from_torchrun(const Environment& environment) {
-  const bool ours = text(environment, "RUBATO_ROLE").has_value();
+  // Else a home has to be started beside worker 0, whatever its role is called.
+  const bool ours = is_home(environment) || text(environment, "RUBATO_STARTED_BY") == "launch";
   ProcessPlace place = counted(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", ours ? "rubato" : "torchrun");
   for (const char* name : {"MASTER_ADDR", "MASTER_PORT"}) {
     if ((place.world > 1 || ours) && !text(environment, name)) {

@@ -39,6 +39,7 @@ Variables variables_of(const JobRecord& job, const ProcessRecord& process, const
           {"MASTER_ADDR", job.listen},
           {"MASTER_PORT", std::to_string(job.port)},
           {"RUBATO_ROLE", process.home() ? "home" : "worker"},
+          {"RUBATO_STARTED_BY", "launch"},
           {"RUBATO_INCARNATION", std::to_string(process.incarnation)},
           {"RUBATO_KEYS", keys}};
 }

@@ -6,6 +6,8 @@ ModuleInstance::ModuleInstance(const Block& block, torch::Device device) : modul
   module.ptr()->to(device);
   module.ptr()->train();
   parameters = module.ptr()->parameters();
+  const auto prototypes = block.module.ptr()->parameters();  // cloning forgets which of them are frozen
+  for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].set_requires_grad(prototypes[i].requires_grad());
   buffers = module.ptr()->buffers();
 }
 

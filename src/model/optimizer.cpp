@@ -52,6 +52,12 @@ const std::vector<Entry>& entries() {
 
 }  // namespace
 
+MomentumForm parse_momentum_form(const std::string& name) {
+  if (name == "torch") return MomentumForm::torch;
+  if (name == "velocity") return MomentumForm::velocity;
+  throw unknown_name("value of --momentum-form", name, {"torch", "velocity"});
+}
+
 std::vector<std::string> optimizer_names() {
   std::vector<std::string> names;
   for (const Entry& entry : entries()) names.push_back(entry.name);
@@ -87,6 +93,14 @@ torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::T
   if (found == optimizer.state().end()) return {};
   const auto* state = dynamic_cast<const torch::optim::SGDParamState*>(found->second.get());
   return state == nullptr ? torch::Tensor() : state->momentum_buffer();
+}
+
+void keep_velocity(torch::optim::Optimizer& optimizer, const Parameters& parameters, double last_rate, double rate) {
+  if (last_rate == rate || last_rate <= 0 || rate <= 0) return;  // a rate of 0 moves nothing, whatever the buffer holds
+  for (const torch::Tensor& parameter : parameters) {
+    torch::Tensor momentum = momentum_buffer(optimizer, parameter);
+    if (momentum.defined()) momentum.mul_(last_rate / rate);
+  }
 }
 
 void clip(const OptimizerOptions& options, Parameters& gradients) {

@@ -114,20 +114,23 @@ std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor&
   Pass::BlockPass block = std::move(pass.blocks_.at(local));
   pass.output_.reset();
   std::vector<torch::Tensor> inputs;
-  if (wanted != Wanted::input) inputs = block.instance->parameters;
+  std::vector<std::size_t> places;  // of the parameters among them; frozen ones are not
+  const std::vector<torch::Tensor>& parameters = block.instance->parameters;
+  for (std::size_t i = 0; i < parameters.size() && wanted != Wanted::input; ++i) {
+    if (!parameters[i].requires_grad()) continue;
+    inputs.push_back(parameters[i]);
+    places.push_back(i);
+  }
   const bool input_gradient = wanted != Wanted::parameters && block.input.requires_grad();
   if (input_gradient) inputs.push_back(block.input);
-  std::vector<torch::Tensor> gradients(inputs.size());
+  std::vector<torch::Tensor> found(inputs.size());
   if (block.output.requires_grad() && grad.defined() && !inputs.empty()) {
-    gradients = torch::autograd::grad({block.output}, inputs, {grad}, /*retain_graph=*/false, /*create_graph=*/false,
-                                      /*allow_unused=*/true);
+    found = torch::autograd::grad({block.output}, inputs, {grad}, /*retain_graph=*/false, /*create_graph=*/false,
+                                  /*allow_unused=*/true);
   }
-  grad = torch::Tensor();
-  if (input_gradient) {
-    grad = gradients.back();
-    gradients.pop_back();
-  }
-  gradients.resize(block.instance->parameters.size());
+  grad = input_gradient ? found.back() : torch::Tensor();
+  std::vector<torch::Tensor> gradients(parameters.size());
+  for (std::size_t i = 0; i < places.size(); ++i) gradients[places[i]] = std::move(found[i]);
   return gradients;
 }
 

@@ -3,13 +3,16 @@
 
 #include <cstdint>
 
+#include <cmath>
+
+#include "model/buffer_decays.h"
 #include "model/recycler.h"
 #include "rubato/core/error.h"
 #include "rubato/model/digest.h"
 
 // Thread rules and invariants
-//  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`, `averaged`: arithmetic happens under
-//  it.
+//  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`, `last_rate`, `averaged`: arithmetic
+//  happens under it.
 //  * BlockState::pointers covers `current` and `staleness`: held for a few assignments only, always innermost.
 //  * A TensorSet reachable from `current` or from any Snapshot is never written. `masters` alias the newest parameters but are
 //    given fresh storage before the optimizer touches them.
@@ -21,10 +24,12 @@ struct WeightStore::BlockState {
   std::string name;
   bool held = true;
   std::vector<std::string> parameter_names, buffer_names;
+  std::vector<double> decays;  // of the buffers
 
   std::mutex writer;
   std::vector<torch::Tensor> masters;  // stable leaves: the optimizer's state is keyed by them
   std::unique_ptr<torch::optim::Optimizer> optimizer;
+  double last_rate = 0;  // of the optimizer's latest step; 0: none yet
   std::shared_ptr<Recycler> recycler = std::make_shared<Recycler>();
   std::vector<torch::Tensor> averaged;  // empty: no average is kept
   std::int64_t averaged_steps = 0;
@@ -50,6 +55,14 @@ std::vector<std::string> qualified(const std::string& block, const std::vector<s
 /// A set with the tensors of `set`, which it keeps alive, so that the recycler cannot hand them out again.
 std::shared_ptr<TensorSet> sharing(const TensorSetPtr& set) {
   return {new TensorSet{set->tensors}, [set](TensorSet* shared) { delete shared; }};
+}
+
+/// What a pass that read `read` and left `after` makes of `now`, which `missed` publications have led to since.
+torch::Tensor merged(const torch::Tensor& now, const torch::Tensor& read, const torch::Tensor& after, double decay,
+                     std::int64_t missed) {
+  if (!after.is_floating_point()) return now + (after - read);
+  if (std::isfinite(decay)) return after + (now - read) * decay;
+  return now + (after - read) / static_cast<double>(1 + missed);
 }
 
 /// Undistinguishable copy of `tensor` on `device`, without history.
@@ -78,6 +91,7 @@ WeightStore::WeightStore(const Model& model, const StoreOptions& options) : opti
     for (const auto& item : named_buffers) buffers->tensors.push_back(copy_to(item.value(), device));
     state->parameter_names = qualified(block.name, named_parameters.keys());
     state->buffer_names = qualified(block.name, named_buffers.keys());
+    state->decays = rubato::buffer_decays(*block.module.ptr());
     if (!state->masters.empty() && state->held) state->optimizer = make_optimizer(options.optimizer, state->masters);
     if (options.averaging.name != "none") {
       for (const torch::Tensor& tensor : parameters->tensors) state->averaged.push_back(tensor.clone());
@@ -121,13 +135,22 @@ std::int64_t WeightStore::apply(Actor& actor, int block, std::vector<torch::Tens
     master.mutable_grad() = scaled ? gradients[i] / static_cast<double>(1 + staleness) : gradients[i];
   }
   if (state.optimizer) {
-    state.optimizer->param_groups()[0].options().set_lr(options_.optimizer.learning_rate.at(before->clock));
+    const double now = rate(before->clock);
+    state.optimizer->param_groups()[0].options().set_lr(now);
+    if (options_.optimizer.momentum_form == MomentumForm::velocity) {
+      keep_velocity(*state.optimizer, state.masters, state.last_rate, now);
+    }
     state.optimizer->step();
+    state.last_rate = now;
     for (torch::Tensor& master : state.masters) master.mutable_grad().reset();
   }
   return publish(actor, state, std::move(next),
                  {.kind = EventKind::publish, .block = block, .staleness = staleness, .batch = batch})
       ->version;
+}
+
+double WeightStore::rate(std::int64_t clock) const {
+  return options_.optimizer.learning_rate.at(schedule_offset_ + clock / options_.updates_per_step);
 }
 
 std::int64_t WeightStore::skip(Actor& actor, int block) {
@@ -163,7 +186,7 @@ TensorSetPtr WeightStore::iterate(Actor& actor, int block) const {
   const std::lock_guard writing(blocks_.at(block)->writer);
   const TensorSetPtr now = read(actor, block).parameters;
   // torch's SGD keeps b(t+1) = m b(t) + g, so v = -rate * b and the published point is x + m v.
-  const double step = optimizer.momentum * optimizer.learning_rate.at(std::max<std::int64_t>(0, now->clock - 1));
+  const double step = optimizer.momentum * state.last_rate;
   auto iterate = state.recycler->take(now->tensors);
   iterate->version = now->version;
   iterate->clock = now->clock;
@@ -228,8 +251,9 @@ void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& rea
   next->version = before->version + 1;
   for (std::size_t i = 0; i < after.size(); ++i) {
     // Nothing came between: exactly what the module computed, so that one worker equals plain PyTorch to the bit.
-    const bool alone = before->version == read->version;
-    next->tensors.push_back(alone ? after[i].clone() : before->tensors[i] + (after[i] - read->tensors[i]));
+    const std::int64_t missed = before->version - read->version;
+    next->tensors.push_back(missed == 0 ? after[i].clone()
+                                        : merged(before->tensors[i], read->tensors[i], after[i], state.decays[i], missed));
   }
   Event event{.kind = EventKind::publish_buffers, .block = block, .version = next->version, .of = options_.name};
   if (actor.compares_publications()) event.checksum = checksum(next->tensors);
@@ -237,6 +261,10 @@ void WeightStore::merge_buffers(Actor& actor, int block, const TensorSetPtr& rea
     const std::lock_guard lock(state.pointers);
     state.current.buffers = std::move(next);
   });
+}
+
+const std::vector<double>& WeightStore::buffer_decays(int block) const {
+  return blocks_.at(block)->decays;
 }
 
 StalenessCount WeightStore::staleness(int block) const {
@@ -292,6 +320,7 @@ void WeightStore::save(torch::serialize::OutputArchive& archive) const {
                torch::IValue(std::vector<std::int64_t>{now.parameters->version, now.buffers->version, counts.updates, counts.sum,
                                                        counts.max, now.parameters->clock, state->averaged_steps}));
     part.write("averaged", torch::IValue(state->averaged));
+    part.write("last_rate", torch::IValue(state->last_rate));
     if (state->optimizer) {
       torch::serialize::OutputArchive moments(archive.compilation_unit());
       state->optimizer->save(moments);
@@ -299,47 +328,83 @@ void WeightStore::save(torch::serialize::OutputArchive& archive) const {
     }
     archive.write(state->name, part);
   }
+  archive.write("schedule_offset", torch::IValue(schedule_offset_));
+}
+
+/// A block as an archive has it, checked but not yet taken over.
+struct WeightStore::Loaded {
+  BlockState* state;
+  std::shared_ptr<TensorSet> parameters, buffers;
+  StalenessCount staleness;
+  std::vector<torch::Tensor> averaged;
+  std::int64_t averaged_steps = 0;
+  double last_rate = 0;
+  std::unique_ptr<torch::optim::Optimizer> optimizer;
+};
+
+WeightStore::Loaded WeightStore::read_block(BlockState& state, torch::serialize::InputArchive& part) const {
+  const auto refuse = [&](const std::string& why) {
+    throw DataError("the checkpoint does not fit this model: block '" + state.name + "' " + why);
+  };
+  const auto value = [&](const char* key) {
+    torch::IValue found;
+    if (!part.try_read(key, found)) refuse(std::string("has no '") + key + "'");
+    return found;
+  };
+  const auto adopt = [&](const char* key, const std::vector<torch::Tensor>& current) {
+    const auto saved = value(key).toTensorVector();
+    auto set = std::make_shared<TensorSet>();
+    if (saved.size() != current.size()) refuse("has another number of tensors");
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+      if (saved[i].sizes() != current[i].sizes()) refuse("has tensors of other shapes");
+      if (saved[i].scalar_type() != current[i].scalar_type()) refuse("has tensors of other types");
+      set->tensors.push_back(copy_to(saved[i], options_.device));
+    }
+    return set;
+  };
+  Loaded loaded{.state = &state};
+  const auto numbers = value("versions").toIntVector();
+  if (numbers.size() != 7) refuse("has another number of versions");
+  loaded.parameters = adopt("weights", state.current.parameters->tensors);
+  loaded.buffers = adopt("buffers", state.current.buffers->tensors);
+  loaded.parameters->version = numbers[0];
+  loaded.buffers->version = numbers[1];
+  loaded.staleness = {numbers[2], numbers[3], numbers[4]};
+  loaded.parameters->clock = numbers[5];
+  loaded.averaged_steps = numbers[6];
+  if (!state.averaged.empty()) loaded.averaged = adopt("averaged", state.current.parameters->tensors)->tensors;
+  loaded.last_rate = value("last_rate").toDouble();
+  torch::serialize::InputArchive moments;
+  if (state.optimizer && part.try_read("optimizer", moments)) {
+    loaded.optimizer = make_optimizer(options_.optimizer, state.masters);
+    loaded.optimizer->load(moments);
+  }
+  return loaded;
 }
 
 void WeightStore::load(torch::serialize::InputArchive& archive, bool partial) {
   torch::NoGradGuard no_grad;
+  std::vector<Loaded> all;  // before anything changes: what does not fit leaves the store as it was
   for (auto& state : blocks_) {
-    const auto refuse = [&](const std::string& why) {
-      throw DataError("the checkpoint does not fit this model: block '" + state->name + "' " + why);
-    };
     torch::serialize::InputArchive part;
     if (!state->held) continue;
-    if (!archive.try_read(state->name, part)) {
-      if (partial) continue;
-      refuse("is missing");
+    if (archive.try_read(state->name, part)) {
+      all.push_back(read_block(*state, part));
+    } else if (!partial) {
+      throw DataError("the checkpoint does not fit this model: block '" + state->name + "' is missing");
     }
-    torch::IValue weights, buffers, versions, averaged;
-    part.read("weights", weights);
-    part.read("buffers", buffers);
-    part.read("versions", versions);
-    part.read("averaged", averaged);
-    const auto adopt = [&](const std::vector<torch::Tensor>& saved, const TensorSetPtr& current) {
-      auto set = std::make_shared<TensorSet>();
-      if (saved.size() != current->tensors.size()) refuse("has another number of tensors");
-      for (std::size_t i = 0; i < saved.size(); ++i) {
-        if (saved[i].sizes() != current->tensors[i].sizes()) refuse("has tensors of other shapes");
-        set->tensors.push_back(copy_to(saved[i], options_.device));
-      }
-      return set;
-    };
-    const auto numbers = versions.toIntVector();
-    auto parameters = adopt(weights.toTensorVector(), state->current.parameters);
-    auto statistics = adopt(buffers.toTensorVector(), state->current.buffers);
-    parameters->version = numbers.at(0);
-    statistics->version = numbers.at(1);
-    parameters->clock = numbers.at(5);
-    state->averaged_steps = numbers.at(6);
-    if (!state->averaged.empty()) state->averaged = adopt(averaged.toTensorVector(), state->current.parameters)->tensors;
-    state->staleness = {numbers.at(2), numbers.at(3), numbers.at(4)};
-    for (std::size_t i = 0; i < state->masters.size(); ++i) state->masters[i].set_data(parameters->tensors[i]);
-    state->current = {parameters, statistics};
-    torch::serialize::InputArchive moments;
-    if (state->optimizer && part.try_read("optimizer", moments)) state->optimizer->load(moments);
+  }
+  torch::IValue offset;
+  if (archive.try_read("schedule_offset", offset)) schedule_offset_ = offset.toInt();
+  for (Loaded& loaded : all) {
+    BlockState& state = *loaded.state;
+    for (std::size_t i = 0; i < state.masters.size(); ++i) state.masters[i].set_data(loaded.parameters->tensors[i]);
+    state.current = {loaded.parameters, loaded.buffers};
+    state.staleness = loaded.staleness;
+    state.averaged = std::move(loaded.averaged);
+    state.averaged_steps = loaded.averaged_steps;
+    state.last_rate = loaded.last_rate;
+    if (loaded.optimizer) state.optimizer = std::move(loaded.optimizer);
   }
 }
 

@@ -15,6 +15,7 @@ void TensorSum::add(const Summable& other) {
     // Not in place: a gradient may share memory with another, and weights belong to a snapshot.
     if (tensors[i].defined()) tensors[i] = tensors[i] + theirs.at(i);
   }
+  weight += static_cast<const TensorSum&>(other).weight;
 }
 
 }  // namespace rubato

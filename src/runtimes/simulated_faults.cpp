@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "rubato/core/error.h"
 
@@ -33,8 +32,9 @@ SimulatedFaults::SimulatedFaults(const SimulatedPlatform& platform, const std::v
   for (std::size_t i = 0; i < hosts.size(); ++i) losses_.emplace(hosts[i], RandomStream(seed, RandomUse::fault, {i, ~0ull}));
 }
 
-double SimulatedFaults::before(const s4u::Host* host, const char* what) {
-  if (late_.empty() || std::strcmp(what, "forward") != 0) return 0;
+double SimulatedFaults::before(const s4u::Host* host, Computation what) {
+  const bool begins_a_pass = what.kind == ComputeKind::forward && what.micro_batch <= 0;  // once for a batch
+  if (late_.empty() || !begins_a_pass) return 0;
   const auto found = late_.find(host);
   if (found == late_.end()) return 0;
   double seconds = 0;

@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "rubato/core/event.h"
 #include "rubato/core/random.h"
 #include "rubato/runtimes/platform.h"
 
@@ -17,7 +18,7 @@ class SimulatedFaults {
   SimulatedFaults(const SimulatedPlatform& platform, const std::vector<simgrid::s4u::Host*>& hosts, std::uint64_t seed);
 
   /// Seconds by which `host` is late with the computation `what`.
-  double before(const simgrid::s4u::Host* host, const char* what);
+  double before(const simgrid::s4u::Host* host, Computation what);
   /// Seconds until a message from `from` to `to` that was lost is sent again; 0: it gets through.
   double time_out(const simgrid::s4u::Host* from, const simgrid::s4u::Host* to);
 

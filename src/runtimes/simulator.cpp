@@ -165,7 +165,7 @@ class SimulatedContext final : public RoleContext {
     report(event, begin, now());
     return message;
   }
-  void compute(const char* what, std::int64_t batch, double seconds, FunctionRef<void()> work) override {
+  void compute(Computation what, std::int64_t batch, double seconds, FunctionRef<void()> work) override {
     tell_of_turns();
     check_running();
     if (const double delay = next_delay_ms(); delay > 0) sleep(delay * 1e-3);
@@ -174,7 +174,8 @@ class SimulatedContext final : public RoleContext {
     work();  // at the start: what it read is as old as it would be on the device when the result is published
     if (simulator_.options().cost) seconds = simulator_.options().cost(name(), what, seconds);
     if (seconds > 0) s4u::this_actor::execute(seconds * flops_per_second);
-    report({.kind = EventKind::compute, .batch = batch, .what = what}, begin, now());
+    report({.kind = EventKind::compute, .batch = batch, .computation = what, .what = observed() ? to_string(what) : ""}, begin,
+           now());
   }
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) override {
     tell_of_turns();

@@ -7,8 +7,10 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 
+#include "rubato/core/error.h"
 #include "rubato/runtimes/processes.h"
 #include "runtimes/absence.h"
 #include "runtimes/group.h"
@@ -143,13 +145,15 @@ class ThreadContext final : public RoleContext {
     report(event, begin, now());
     return message;
   }
-  void compute(const char* what, std::int64_t batch, double, FunctionRef<void()> work) override {
+  void compute(Computation what, std::int64_t batch, double, FunctionRef<void()> work) override {
     runtime_.check_running();
     if (const double delay = next_delay_ms(); delay > 0) sleep(delay * 1e-3);
     processor_.acquire();
     const double begin = now();
     work();
-    if (observed()) report({.kind = EventKind::compute, .batch = batch, .what = what}, begin, now());
+    if (observed()) {
+      report({.kind = EventKind::compute, .batch = batch, .computation = what, .what = to_string(what)}, begin, now());
+    }
     processor_.offer();
   }
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) override {
@@ -323,7 +327,13 @@ void ThreadRuntime::run(const std::vector<Role>& roles, const UnitEvents&) {
                    [this](const std::string& sentence) { fail(std::make_exception_ptr(std::logic_error(sentence))); });
   {
     std::vector<std::jthread> threads;
-    for (const Role& role : roles) threads.emplace_back([this, &role] { execute(role); });
+    try {
+      for (const Role& role : roles) threads.emplace_back([this, &role] { execute(role); });
+    } catch (const std::system_error& error) {  // those that have begun would wait for the others for ever
+      fail(std::make_exception_ptr(Error(
+          ExitCode::internal,
+          "the system gives this process no more threads (ulimit -u, or the container's limit): " + std::string(error.what()))));
+    }
   }
   waiting_.reset();
   const std::lock_guard lock(mutex_);

@@ -94,7 +94,7 @@ class DelayedStage {
     }
     if (method_.shrink == 1) return gradient.grad;
     torch::Tensor shrunk;
-    me.compute("shrink", gradient.index, 0, [&] { shrunk = gradient.grad * method_.shrink; });
+    me.compute(ComputeKind::shrink, gradient.index, 0, [&] { shrunk = gradient.grad * method_.shrink; });
     return shrunk;
   }
 

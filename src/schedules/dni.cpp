@@ -48,7 +48,7 @@ class DniStage {
       grad = loss_gradient(me, replica_, stage_, pass, cut.target);
     } else {
       send_up(me, place_, step, cut.activation, cut.target);
-      me.compute("predict", step, 0, [&] { grad = model_->predict(cut); });
+      me.compute(ComputeKind::predict, step, 0, [&] { grad = model_->predict(cut); });
     }
     grad = backward_pass(me, replica_, stage_, std::move(pass), std::move(grad), publish_, step);
     if (!place_.is_first()) send_down(me, place_, step, std::move(grad));
@@ -65,7 +65,7 @@ class DniStage {
       throw std::logic_error("dni: gradient of batch " + std::to_string(gradient.index) + " met the activation of batch " +
                              std::to_string(waiting_->batch));
     }
-    me.compute("learn", gradient.index, 0, [&] { model_->learn(*waiting_, gradient.grad); });
+    me.compute(ComputeKind::learn, gradient.index, 0, [&] { model_->learn(*waiting_, gradient.grad); });
   }
 
   Replica& replica_;

@@ -155,7 +155,7 @@ class PipelineStage {
     const double seconds = seconds_of_part(&BlockCost::forward, micro.output.size(0));
     Pass pass;
     std::vector<std::vector<torch::Tensor>> buffers;
-    me.compute(fmt::format("forward micro-batch {}", m).c_str(), work_.index, seconds,
+    me.compute({ComputeKind::forward, m}, work_.index, seconds,
                [&] { pass = stage_.forward(work_.weights, micro.output, pass_number, &buffers); });
     for (int local = 0; local < stage_.size(); ++local) {
       const auto at = static_cast<std::size_t>(local);
@@ -190,7 +190,7 @@ class PipelineStage {
   torch::Tensor loss_gradient_of(Context& me, const Pass& pass, const torch::Tensor& target) {
     LossResult result;
     const double share = share_of(pass.input().size(0));
-    me.compute("loss", work_.index, 0, [&] {
+    me.compute(ComputeKind::loss, work_.index, 0, [&] {
       result = stage_.loss(pass, target);
       if (work_.count > 1) result.grad_output = result.grad_output * share;
     });
@@ -208,7 +208,7 @@ class PipelineStage {
     torch::Tensor grad = next_error(me, m);
     Pass pass = take(work_.live, m);
     const double seconds = seconds_of_part(&BlockCost::backward, pass.input().size(0));
-    me.compute(fmt::format("backward micro-batch {}", m).c_str(), work_.index, seconds, [&] {
+    me.compute({ComputeKind::backward, m}, work_.index, seconds, [&] {
       for (int local = stage_.size() - 1; local >= 0; --local) {
         add(work_.sums[static_cast<std::size_t>(local)], stage_.backward(pass, local, grad));
       }
@@ -232,7 +232,7 @@ class PipelineStage {
   void step(Context& me) {
     double seconds = 0;
     for (int block = stage_.first(); block < stage_.last(); ++block) seconds += seconds_of(replica_, block, &BlockCost::update);
-    me.compute("update", work_.index, seconds, [] {});  // the time passes here, the arithmetic is the publications'
+    me.compute(ComputeKind::update, work_.index, seconds, [] {});  // the time passes here, the arithmetic is the publications'
     for (int local = stage_.size() - 1; local >= 0; --local) {
       const auto at = static_cast<std::size_t>(local);
       replica_.tie.gradient_ready(me, replica_.store,
@@ -240,7 +240,8 @@ class PipelineStage {
                                    .gradients = std::move(work_.sums[at]),
                                    .clock_read = work_.weights[at].parameters->clock,
                                    .step = work_.index,
-                                   .batch = work_.index});
+                                   .batch = work_.index,
+                                   .share = share_of_a_batch(replica_, work_.samples)});
     }
     end_step(me, replica_, stage_, work_.index);
   }

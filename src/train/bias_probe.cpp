@@ -73,7 +73,7 @@ void BiasProbe::gradient_ready(Context& me, WeightStore& store, BlockGradient gr
     }
   }
   if (!complete.gradients.empty() && static_cast<int>(complete.used.size()) == store.block_count()) {
-    me.compute("probe", gradient.batch, 0, [&] { compare(complete, store.options().optimizer, gradient.batch); });
+    me.compute(ComputeKind::probe, gradient.batch, 0, [&] { compare(complete, store.options().optimizer, gradient.batch); });
   }
   inner_.gradient_ready(me, store, std::move(gradient));
 }

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "rubato/core/error.h"
@@ -16,7 +20,7 @@ namespace fs = std::filesystem;
 namespace rubato {
 namespace {
 
-constexpr int format_version = 2;
+constexpr int format_version = 3;
 constexpr std::size_t kept = 2;
 
 /// Size and SHA-256 of what passes by.
@@ -53,13 +57,86 @@ nlohmann::ordered_json write_state(const fs::path& path, const Restorable& state
   });
 }
 
+/// Calls `visit(key, field)` for every number of `progress`, const or not.
+template <class AnyProgress, class Visitor>
+void visit_numbers(AnyProgress&& progress, Visitor&& visit) {
+  visit("step", progress.step);
+  visit("replicas", progress.replicas);
+  visit("seconds", progress.seconds);
+  visit("virtual_seconds", progress.virtual_seconds);
+  visit("seconds_to_target", progress.seconds_to_target);
+  visit("tested_step", progress.tested_step);
+  visit("metrics_bytes", progress.metrics_bytes);
+  auto& meter = progress.meter;
+  visit("steps_of_all", meter.now.steps);
+  visit("samples", meter.now.samples);
+  visit("loss", meter.now.loss);
+  visit("mean_epoch_loss", meter.now.epoch_loss);
+  visit("seconds_to_loss", meter.now.seconds_to_loss);
+  visit("clock", meter.clock);
+  visit("window_loss", meter.window_loss);
+  visit("window_begin", meter.window_begin);
+  visit("window_steps", meter.window_steps);
+  visit("window_samples", meter.window_samples);
+  visit("epoch_loss", meter.epoch_loss);
+  visit("epoch_samples", meter.epoch_samples);
+}
+
+struct NumberWriter {
+  nlohmann::ordered_json& json;
+  template <class T>
+  void operator()(const char* key, const T& value) const {
+    json[key] = value;
+  }
+  void operator()(const char* key, const std::optional<double>& value) const {
+    if (value) json[key] = *value;
+  }
+};
+
+struct NumberReader {
+  const nlohmann::json& json;
+  template <class T>
+  void operator()(const char* key, T& value) const {
+    value = json.at(key).get<T>();
+  }
+  void operator()(const char* key, std::optional<double>& value) const {
+    if (json.contains(key)) value = json.at(key).get<double>();
+  }
+};
+
 nlohmann::ordered_json to_json(const Progress& progress) {
-  nlohmann::ordered_json json = {{"format", format_version},
-                                 {"step", progress.step},
-                                 {"seconds", progress.seconds},
-                                 {"virtual_seconds", progress.virtual_seconds}};
-  if (progress.seconds_to_target) json["seconds_to_target"] = *progress.seconds_to_target;
+  nlohmann::ordered_json json = {{"format", format_version}};
+  visit_numbers(progress, NumberWriter{json});
+  if (progress.test) json["test"] = {{"accuracy", progress.test->accuracy}, {"loss", progress.test->loss}};
+  json["data"] = progress.data;
   return json;
+}
+
+Progress progress_from(const nlohmann::json& json) {
+  Progress progress;
+  visit_numbers(progress, NumberReader{json});
+  if (json.contains("test")) {
+    const auto number = [&](const char* key) {
+      const auto& value = json.at("test").at(key);
+      return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.template get<double>();
+    };
+    progress.test = Evaluation{number("accuracy"), number("loss")};
+  }
+  progress.data = json.at("data");
+  return progress;
+}
+
+constexpr const char* before_the_step = "-step-";
+
+/// Of a checkpoint's folder; nothing: the name is another's.
+std::optional<std::int64_t> serial_of(const std::string& name) {
+  std::int64_t serial = 0, step = 0;
+  const char* const end = name.data() + name.size();
+  const auto [after, wrong] = std::from_chars(name.data(), end, serial);
+  const std::string_view rest(after, static_cast<std::size_t>(end - after));
+  if (wrong != std::errc() || serial < 1 || !rest.starts_with(before_the_step)) return std::nullopt;
+  const auto [last, bad] = std::from_chars(after + std::string_view(before_the_step).size(), end, step);
+  return bad == std::errc() && last == end ? std::optional(serial) : std::nullopt;
 }
 
 /// Throws DataError with the reason when a file of the checkpoint is missing or damaged.
@@ -80,12 +157,18 @@ Progress verified(const fs::path& folder) {
       if (found.digest.hex() != facts.at("sha256").get<std::string>())
         throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
     }
-    Progress progress{.step = json.at("step"), .seconds = json.at("seconds"), .virtual_seconds = json.at("virtual_seconds")};
-    if (json.contains("seconds_to_target")) progress.seconds_to_target = json.at("seconds_to_target").get<double>();
-    return progress;
+    return progress_from(json);
   } catch (const nlohmann::json::exception& error) {
     throw DataError(fmt::format("{} is malformed: {}", (folder / "state.json").string(), error.what()));
   }
+}
+
+constexpr const char* vocabulary_file = "vocabulary.json";
+
+std::string vocabulary_json(const std::string& vocabulary) {
+  nlohmann::ordered_json bytes = nlohmann::ordered_json::array();
+  for (const char character : vocabulary) bytes.push_back(static_cast<std::uint8_t>(character));
+  return nlohmann::ordered_json{{"bytes", bytes}}.dump() + "\n";
 }
 
 }  // namespace
@@ -105,8 +188,10 @@ std::string weights_file(const WeightStore& store) {
 }
 
 void CheckpointFolder::write(const Progress& progress, const WeightStore& answer, const Restorable& state,
-                             const std::string& config) {
-  const std::string name = fmt::format("step-{:09}", progress.step);
+                             const std::string& config, const std::string& vocabulary) {
+  const auto before = by_age();
+  const std::int64_t serial = before.empty() ? 1 : *serial_of(before.front().filename()) + 1;
+  const std::string name = fmt::format("{:06}{}{}", serial, before_the_step, progress.step);
   const fs::path draft = folder_ / (name + ".tmp"), final = folder_ / name;
   std::error_code ignored;
   fs::remove_all(draft, ignored);
@@ -119,9 +204,9 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& answer
     add("weights.pt", weights_file(answer));
     facts["files"]["state.pt"] = write_state(draft / "state.pt", state);
     add("config.toml", config);
+    if (!vocabulary.empty()) add(vocabulary_file, vocabulary_json(vocabulary));
     write_synced(draft / "state.json", facts.dump(2) + "\n");
     sync_folder(draft);
-    fs::remove_all(final);
     fs::rename(draft, final);
     sync_folder(folder_);
     write_atomically(folder_ / "latest", name + "\n");
@@ -139,11 +224,15 @@ std::vector<fs::path> CheckpointFolder::by_age() const {
   std::vector<fs::path> folders;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    const std::string name = entry.path().filename();
-    if (name.starts_with("step-") && !name.ends_with(".tmp")) folders.push_back(entry.path());
+    if (is_name(entry.path().filename())) folders.push_back(entry.path());
   }
-  std::sort(folders.rbegin(), folders.rend());
+  std::sort(folders.begin(), folders.end(),
+            [](const fs::path& a, const fs::path& b) { return *serial_of(a.filename()) > *serial_of(b.filename()); });
   return folders;
+}
+
+bool CheckpointFolder::is_name(const std::string& name) {
+  return serial_of(name).has_value();
 }
 
 std::optional<CheckpointFolder::Found> CheckpointFolder::newest(std::vector<std::string>* rejected) const {
@@ -169,6 +258,21 @@ void CheckpointFolder::load(const Found& found, Restorable& state) {
   }
 }
 
+std::optional<std::string> find_vocabulary(const fs::path& file) {
+  const fs::path beside = file.parent_path() / vocabulary_file;
+  if (!fs::exists(beside)) return std::nullopt;
+  try {
+    std::string vocabulary;
+    const auto json = nlohmann::json::parse(read_file(beside));
+    for (const auto& byte : json.at("bytes")) {
+      vocabulary += static_cast<char>(byte.get<std::uint8_t>());
+    }
+    return vocabulary;
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError(fmt::format("{} is malformed: {}", beside.string(), error.what()));
+  }
+}
+
 fs::path find_weights(const fs::path& path) {
   if (fs::is_regular_file(path)) return path;
   if (fs::is_regular_file(path / "weights.pt")) return path / "weights.pt";
@@ -190,6 +294,17 @@ void load_weights(const fs::path& file, Model& model) {
     throw DataError(file.string() + " is not a dictionary of tensors by name, as torch.save(model.state_dict(), path) writes it");
   }
   torch::NoGradGuard no_grad;
+  std::set<std::string> wanted;
+  for (const Block& block : model.blocks) {
+    for (const std::string& name : block.module.ptr()->named_parameters().keys()) wanted.insert(block.name + "." + name);
+    for (const std::string& name : block.module.ptr()->named_buffers().keys()) wanted.insert(block.name + "." + name);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (wanted.contains(name)) continue;
+    throw DataError(
+        fmt::format("{} has a tensor '{}', the model {} has none of that name: are these the weights of another model?",
+                    file.string(), name, model.name));
+  }
   for (const Block& block : model.blocks) {
     const auto copy = [&](const std::string& name, torch::Tensor target) {
       const auto found = tensors.find(block.name + "." + name);

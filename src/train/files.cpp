@@ -85,6 +85,8 @@ void read_in_parts(const std::filesystem::path& path, FunctionRef<void(std::stri
 }
 
 std::string read_file(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw DataError("cannot read " + path.string() + ": it is a folder");
   std::ifstream file(path, std::ios::binary);
   if (!file) cannot("read", path);
   std::ostringstream content;

@@ -74,7 +74,7 @@ class FreeHome final : public Home {
   std::int64_t progress() const;
   std::int64_t least_of_finished() const;
   bool is_over() const;
-  void gather();
+  void gather(std::int64_t step);
   std::vector<std::vector<TensorSetPtr>> collect(const std::vector<int>& ranks, std::unique_lock<std::mutex>& lock);
 
   const bool has_centre_;
@@ -102,7 +102,7 @@ std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
   const bool stopping = stopping_;
   if (over && !stopping) reached = plan_.total_steps;
   lock.unlock();
-  if (!has_centre_) gather();
+  if (!has_centre_) gather(stopping ? std::max(reached, begin) : std::max(reached, end));
   return stopping ? std::max(reached, begin) : std::max(reached, end);
 }
 
@@ -287,8 +287,8 @@ bool FreeHome::is_over() const {
   return true;
 }
 
-/// Without a centre the answer is the mean over replicas: brings the stores that the home keeps up to date.
-void FreeHome::gather() {
+/// Without a centre the answer is the mean over replicas: brings the stores that the home keeps up to date, as of `step`.
+void FreeHome::gather(std::int64_t step) {
   std::unique_lock lock(mutex_);
   std::vector<int> ranks;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -309,9 +309,12 @@ void FreeHome::gather() {
   for (int replica = 0; replica < job_.replicas(); ++replica) {
     WeightStore& store = job_.store(replica);
     for (int block = 0; block < store.block_count(); ++block) {
-      store.update(me, block, "gathered", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
-        for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(mean.at(static_cast<std::size_t>(block)).at(i));
-      });
+      store.update(
+          me, block, "gathered",
+          [&](const TensorSet&, std::vector<torch::Tensor>& next) {
+            for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(mean.at(static_cast<std::size_t>(block)).at(i));
+          },
+          step);
     }
   }
 }

@@ -18,6 +18,7 @@ namespace rubato {
 namespace {
 
 using namespace std::chrono_literals;
+constexpr double longest_farewell = 5, longest_welcome = 3;  // seconds
 
 /// "127.0.0.1:9100"
 std::pair<std::string, int> address_and_port(const std::string& text) {
@@ -160,7 +161,7 @@ std::string Home::admit(const Greeting& greeting) {
   if (!same && (greeting.incarnation > 0 || entry.state == WorkerEntry::dead)) ++joins_;
   if (!same) {
     runtime_->expect(greeting.rank);
-    entry.synced = entry.held = entry.started = false;
+    entry.synced = entry.held = entry.started = entry.left = false;
     entry.beat = {};
     entry.began = WorkerEntry::Clock::now();
   }
@@ -171,7 +172,11 @@ std::string Home::admit(const Greeting& greeting) {
   entry.step = std::max(entry.step, details.step);
   // A worker that has finished says so next.
   entry.state = details.phase == WorkerPhase::idle ? WorkerEntry::idle : WorkerEntry::running;
-  came(greeting.rank);
+  if (end_) {
+    say_end(greeting.rank);
+  } else {
+    came(greeting.rank);
+  }
   changed_.notify_all();
   return "";
 }
@@ -258,13 +263,36 @@ void Home::tell(double train_loss, double test_accuracy) {
   test_accuracy_ = test_accuracy;
 }
 
-void Home::finish(const std::string& status) {
-  Packed content;
-  content.numbers = {status == "interrupted" ? static_cast<int>(ExitCode::interrupted) : 0};
-  order_all(order::leave, content);
-  post_->flush(1);
+/// Until all that are there have said that they leave. Who is still on its way has a moment to come, where the job has failed for
+/// want of it.
+void Home::finish(const JobEnd& end) {
+  {
+    std::unique_lock lock(mutex_);
+    end_ = end;
+    const auto begin = WorkerEntry::Clock::now();
+    const auto waited_for = [&](const WorkerEntry& entry) {
+      if (entry.left || entry.state == WorkerEntry::dead || entry.silent) return false;
+      const bool failed = end.code != ExitCode::ok && end.code != ExitCode::interrupted;
+      if (entry.state == WorkerEntry::missing) return failed && seconds_since(begin) < longest_welcome;
+      return true;
+    };
+    while (std::any_of(table_.begin(), table_.end(), waited_for) && seconds_since(begin) < longest_farewell) {
+      look_for_the_dead();
+      for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+        if (!table_[static_cast<std::size_t>(rank)].left) say_end(rank);
+      }
+      changed_.wait_for(lock, 300ms);
+    }
+  }
   status_writer_ = {};
-  write_status(status);
+  write_status(end.status);
+}
+
+void Home::say_end(int rank) {
+  Packed content;
+  content.numbers = {static_cast<int>(end_->code)};
+  content.texts = {end_->why};
+  order(rank, order::leave, std::move(content));
 }
 
 }  // namespace rubato

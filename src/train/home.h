@@ -39,7 +39,7 @@ class Home : public Execution, public ProcessLink {
   void stop() override { stop_wanted_ = true; }
   double now() const override { return runtime_->now(); }
   const char* kind() const override { return "processes"; }
-  void finish(const std::string& status) override;
+  void finish(const JobEnd& end) override;
   void tell(double train_loss, double test_accuracy) override;
 
  protected:
@@ -104,7 +104,8 @@ class Home : public Execution, public ProcessLink {
   WorkerTable table_;
   std::exception_ptr failure_;
   std::int64_t deaths_ = 0, joins_ = 0;
-  std::int64_t generation_;  ///< of members of sums; later homes of the job have higher ones
+  std::optional<JobEnd> end_;  ///< what everybody is told who is there, or comes late
+  std::int64_t generation_;    ///< of members of sums; later homes of the job have higher ones
   std::string rebuilt_from_;
   std::vector<StalenessCount> staleness_of_the_dead_;  ///< per block
   /// Of all workers, with the lock held.
@@ -122,9 +123,10 @@ class Home : public Execution, public ProcessLink {
   void remember();
   void begin_status();
   void say_where(int rank);
+  void say_end(int rank);
 
   MeetingBoard board_;                                      ///< guarded by mutex_
-  WorkerEntry::Clock::time_point last_look_;                 ///< for the dead
+  WorkerEntry::Clock::time_point last_look_;                ///< for the dead
   std::vector<std::pair<std::int64_t, std::int64_t>> met_;  ///< ranks and processes of this generation
   std::map<std::string, int> places_;                       ///< of channels that workers receive; guarded by mutex_
   std::optional<double> train_loss_, test_accuracy_;

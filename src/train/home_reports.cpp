@@ -12,8 +12,7 @@ std::exception_ptr failure_of(const Packed& content) {
   const auto code = static_cast<ExitCode>(unpacker.number());
   const std::string& sentence = unpacker.text();
   if (code == ExitCode::diverged) return std::make_exception_ptr(DivergedError(sentence));
-  if (code == ExitCode::data) return std::make_exception_ptr(DataError(sentence));
-  return std::make_exception_ptr(UsageError(sentence));
+  return std::make_exception_ptr(Error(code, sentence));
 }
 
 }  // namespace
@@ -143,6 +142,8 @@ void Home::report_came(int peer, Frame& frame) {
     Unpacker unpacker(frame.content);
     entry.step = unpacker.number();
     entry.held = true;
+  } else if (frame.about == report::left) {
+    entry.left = true;
   } else if (frame.about == report::stop) {
     stop_wanted_ = true;
   } else if (frame.about == report::broken) {

@@ -7,13 +7,14 @@
 
 #include "rubato/core/error.h"
 #include "rubato/core/last_to_leave.h"
+#include "rubato/core/random.h"
 #include "rubato/model/digest.h"
 #include "rubato/model/model.h"
 
 namespace rubato {
 namespace {
 
-constexpr int statistics_batches = 32;  // a running mean with momentum 0.1 forgets what was before: 0.9^32 = 3%
+constexpr int statistics_batches = 32;
 
 std::vector<std::string> prefixes_of(int replicas) {
   std::vector<std::string> prefixes(1);
@@ -66,7 +67,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     if (!is_here(i)) continue;
     Member& member = *members_[static_cast<std::size_t>(i)];
     StageOptions stage = parts_.stage;
-    stage.seed += static_cast<std::uint64_t>(i);
+    stage.seed = replica_seed(stage.seed, i);
     member.replica =
         std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, tie_of(i),
                                              parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage});
@@ -272,12 +273,25 @@ void Job::load(torch::serialize::InputArchive& archive) {
       load_replica(part, i, false);
     } else if (archive.try_read("replica0", first)) {
       load_replica(first, i, false);
+    } else {
+      from_the_centre_.push_back(i);
     }
   }
   torch::serialize::InputArchive coupling;
   archive.read("coupling", coupling);
   coupling_->load(coupling);
   answer_ = nullptr;
+}
+
+void Job::renumber(std::int64_t steps, std::int64_t step) {
+  const bool own_clock = find_coupling(parts_.coupling.name).clock == StepClock::replica;
+  for (const auto& member : members_) {
+    if (member && own_clock) member->store.renumber(steps);
+  }
+  Bystander me;
+  for (const int replica : std::exchange(from_the_centre_, {})) {
+    coupling_->replica_resumes(me, store(replica), replica, step);
+  }
 }
 
 std::string Job::save_part(int replica) const {
@@ -309,16 +323,42 @@ void refresh_statistics(const Model& model, WeightStore& store, const BatchMaker
   StageOptions plain = options;
   plain.stale_weights = StaleWeights::stashed;
   const Stage stage(model, 0, static_cast<int>(model.blocks.size()), plain);
+  // A pass that begins with 0 leaves (1 - d) s of a running mean r <- d r + (1 - d) s: the mean of all s, with nothing of what
+  // was there before. Buffers of other kinds go from pass to pass as in training.
+  const auto is_mean = [&](int block, std::size_t i) { return store.buffer_decays(block)[i] < 1; };
+  std::vector<std::vector<torch::Tensor>> buffers, sums;
+  for (int block = 0; block < store.block_count(); ++block) {
+    auto& all = buffers.emplace_back();
+    auto& sum = sums.emplace_back();
+    for (const torch::Tensor& tensor : store.read(me, block).buffers->tensors) {
+      all.push_back(is_mean(block, all.size()) ? torch::zeros_like(tensor) : tensor);
+      sum.push_back(torch::zeros_like(tensor));
+    }
+  }
   for (int i = 0; i < batches; ++i) {
     std::vector<Snapshot> weights;
     for (int block = 0; block < store.block_count(); ++block) {
-      weights.push_back({store.result(block).parameters, store.read(me, block).buffers});
+      weights.push_back({store.result(block).parameters,
+                         std::make_shared<const TensorSet>(TensorSet{buffers[static_cast<std::size_t>(block)]})});
     }
     std::vector<std::vector<torch::Tensor>> after;
     stage.forward(weights, maker.make(i).input, i, &after);
-    for (int block = 0; block < store.block_count(); ++block) {
-      store.merge_buffers(me, block, weights[static_cast<std::size_t>(block)].buffers, after[static_cast<std::size_t>(block)]);
+    for (std::size_t block = 0; block < after.size(); ++block) {
+      for (std::size_t k = 0; k < after[block].size(); ++k) {
+        if (is_mean(static_cast<int>(block), k)) {
+          sums[block][k] += after[block][k] / (1 - store.buffer_decays(static_cast<int>(block))[k]);
+        } else {
+          buffers[block][k] = after[block][k].clone();
+        }
+      }
     }
+  }
+  for (int block = 0; block < store.block_count(); ++block) {
+    const auto at = static_cast<std::size_t>(block);
+    for (std::size_t k = 0; k < sums[at].size(); ++k) {
+      if (is_mean(block, k)) buffers[at][k] = sums[at][k] / static_cast<double>(batches);
+    }
+    store.merge_buffers(me, block, store.read(me, block).buffers, buffers[at]);
   }
 }
 

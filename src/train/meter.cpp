@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -12,21 +13,21 @@
 namespace rubato {
 namespace {
 
-/// Lines of `text` that tell of steps up to `last`.
-std::string lines_up_to(const std::string& text, std::int64_t last) {
-  std::string kept;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.value("step", last + 1) <= last) kept += line + "\n";
-  }
-  return kept;
+/// The longest beginning of `text` that is made of whole lines and not longer than `most`.
+std::string whole_lines(const std::string& text, std::int64_t most) {
+  const auto size = std::min(text.size(), static_cast<std::size_t>(std::max<std::int64_t>(0, most)));
+  const auto end = text.rfind('\n', size == 0 ? 0 : size - 1);
+  return size == 0 || end == std::string::npos ? "" : text.substr(0, end + 1);
 }
 
 }  // namespace
 
-MetricsLog::MetricsLog(std::filesystem::path file, std::int64_t from_step) {
-  if (std::filesystem::exists(file)) write_atomically(file, lines_up_to(read_file(file), from_step));
+MetricsLog::MetricsLog(std::filesystem::path file, std::int64_t keep) {
+  if (std::filesystem::exists(file)) {
+    const std::string kept = whole_lines(read_file(file), keep);
+    write_atomically(file, kept);
+    bytes_ = static_cast<std::int64_t>(kept.size());
+  }
   file_.open(file, std::ios::app);
   if (!file_) throw DataError("cannot write " + file.string());
 }
@@ -34,9 +35,17 @@ MetricsLog::MetricsLog(std::filesystem::path file, std::int64_t from_step) {
 void MetricsLog::write(const std::string& json_line) {
   const std::lock_guard lock(mutex_);
   file_ << json_line << '\n' << std::flush;
-  if (file_) return;
+  if (file_) {
+    bytes_ += static_cast<std::int64_t>(json_line.size()) + 1;
+    return;
+  }
   failed_ = true;
   file_.clear();
+}
+
+std::int64_t MetricsLog::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
 }
 
 bool MetricsLog::failed() const {
@@ -53,39 +62,53 @@ void StepMeter::step(const StepReport& report) {
   std::string line;
   {
     const std::lock_guard lock(mutex_);
-    ++now_.steps;
-    now_.samples += report.samples;
-    epoch_loss_ += report.loss * static_cast<double>(report.samples);
-    epoch_samples_ += report.samples;
-    window_loss_ += report.loss;
-    window_samples_ += report.samples;
-    ++window_steps_;
-    now_.loss = window_loss_ / static_cast<double>(window_steps_);
-    now_.epoch_loss = epoch_loss_ / static_cast<double>(epoch_samples_);
-    if (window_steps_ < window) return;
-    if (target_loss_ && now_.loss <= *target_loss_ && !now_.seconds_to_loss) now_.seconds_to_loss = report.time;
-    const double seconds = report.time - window_begin_;
+    MeterState& s = state_;
+    const double time = s.clock + report.time;
+    ++s.now.steps;
+    s.now.samples += report.samples;
+    s.epoch_loss += report.loss * static_cast<double>(report.samples);
+    s.epoch_samples += report.samples;
+    s.window_loss += report.loss;
+    s.window_samples += report.samples;
+    ++s.window_steps;
+    s.now.loss = s.window_loss / static_cast<double>(s.window_steps);
+    s.now.epoch_loss = s.epoch_loss / static_cast<double>(s.epoch_samples);
+    if (s.window_steps < window) return;
+    if (target_loss_ && s.now.loss <= *target_loss_ && !s.now.seconds_to_loss) s.now.seconds_to_loss = time;
+    const double seconds = time - s.window_begin;
     line = nlohmann::ordered_json{{"step", report.batch + 1},
-                                  {"time", report.time},
-                                  {"train_loss", now_.loss},
-                                  {"samples_per_second", seconds > 0 ? static_cast<double>(window_samples_) / seconds : 0}}
+                                  {"time", time},
+                                  {"train_loss", s.now.loss},
+                                  {"samples_per_second", seconds > 0 ? static_cast<double>(s.window_samples) / seconds : 0}}
                .dump();
-    window_loss_ = 0;
-    window_steps_ = window_samples_ = 0;
-    window_begin_ = report.time;
+    s.window_loss = 0;
+    s.window_steps = s.window_samples = 0;
+    s.window_begin = time;
   }
   if (log_ != nullptr) log_->write(line);
 }
 
 void StepMeter::begin_epoch() {
   const std::lock_guard lock(mutex_);
-  epoch_loss_ = 0;
-  epoch_samples_ = 0;
+  state_.epoch_loss = 0;
+  state_.epoch_samples = 0;
 }
 
 MeterReading StepMeter::reading() const {
   const std::lock_guard lock(mutex_);
-  return now_;
+  return state_.now;
+}
+
+MeterState StepMeter::state(double time) const {
+  const std::lock_guard lock(mutex_);
+  MeterState state = state_;
+  state.clock += time;
+  return state;
+}
+
+void StepMeter::resume(const MeterState& state) {
+  const std::lock_guard lock(mutex_);
+  state_ = state;
 }
 
 }  // namespace rubato

@@ -5,6 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <map>
+#include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
@@ -26,6 +31,11 @@ void check_known(const char* kind, const std::string& value, const std::vector<s
 struct RangeCheck {
   template <class T>
   void operator()(const OptionInfo& info, const T& value) const {
+    if constexpr (std::is_same_v<T, std::uint64_t>) {
+      if (!std::in_range<std::int64_t>(value)) {  // which is what TOML has
+        throw UsageError(fmt::format("--{} {} must be at most {}", info.name, value, std::numeric_limits<std::int64_t>::max()));
+      }
+    }
     if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) number(info, static_cast<double>(value));
   }
   template <class T>
@@ -61,6 +71,10 @@ void resolve_optimizer(TrainOptions& o) {
   const bool plain = coupling.extra_roles > 0 && !coupling.look_ahead;
   if (!o.momentum) o.momentum = sgd && !plain ? 0.9 : 0.0;
   if (coupling.look_ahead) o.nesterov = *o.momentum > 0;
+  if (o.momentum_form == "auto") o.momentum_form = coupling.look_ahead ? "velocity" : "torch";
+  if (parse_momentum_form(o.momentum_form) == MomentumForm::velocity && !sgd) {
+    throw UsageError(fmt::format("--momentum-form velocity is for --optimizer sgd, not for {}: leave it out", o.optimizer));
+  }
   if (!o.weight_decay) o.weight_decay = sgd ? 5e-4 : o.optimizer == "adamw" ? 0.01 : 0.0;
 }
 
@@ -68,8 +82,12 @@ void resolve_coupling(TrainOptions& o) {
   const CouplingEntry& coupling = find_coupling(o.coupling);
   if (o.replicas == 0) o.replicas = o.coupling == "none" ? 1 : 2;
   if (coupling.default_period == 0 && o.period && *o.period != 1) {
-    throw UsageError(
-        fmt::format("--period {} with --coupling {}: it exchanges at every step; leave --period out", *o.period, o.coupling));
+    throw UsageError(o.coupling == "none"
+                         ? fmt::format("--period {} without a coupling: a single replica has nobody to exchange with; leave it "
+                                       "out, or choose a --coupling",
+                                       *o.period)
+                         : fmt::format("--period {} with --coupling {}: it exchanges at every step; leave --period out",
+                                       *o.period, o.coupling));
   }
   if (!o.period) o.period = std::max<std::int64_t>(1, coupling.default_period);
   if (!coupling.elastic && (o.moving_rate || o.beta)) {
@@ -145,6 +163,75 @@ void check_combinations(const TrainOptions& o) {
 
 }  // namespace
 
+/// Which entries of one kind read an option that only some of them read.
+using Readers = std::map<std::string, std::vector<std::string>>;
+
+template <class Entry>
+Readers readers_of(const std::vector<Entry>& entries) {
+  Readers readers;
+  for (const Entry& entry : entries) {
+    for (const std::string& option : entry.options) readers[option].push_back(entry.name);
+  }
+  return readers;
+}
+
+/// Options that are set and that nothing of this run reads.
+class Unread {
+ public:
+  explicit Unread(const TrainOptions& options) : options_(options) {}
+
+  template <class T>
+  void operator()(const OptionInfo& info, const T& value) const {
+    const T* usual = nullptr;
+    visit_options(usual_, [&](const OptionInfo& other, const auto& field) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(field)>, T>) {
+        if (std::string_view(info.name) == other.name) usual = &field;
+      }
+    });
+    if (value == *usual || means_nothing(info.name)) return;
+    const std::string name = info.name;
+    refuse(name, "schedule", options_.schedule, schedules_, reads(name, schedules_, options_.schedule));
+    const bool averages = name == "averaging-rate" && options_.averaging == "moving";
+    refuse(name, "coupling", options_.coupling, couplings_, averages || reads(name, couplings_, options_.coupling));
+    if (name.starts_with("lr-step-") && options_.lr_schedule != "step") {
+      throw UsageError(fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", name, options_.lr_schedule));
+    }
+  }
+
+ private:
+  /// What `resolve` writes where there is nothing to say.
+  bool means_nothing(const std::string& name) const {
+    return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty());
+  }
+  static bool reads(const std::string& option, const Readers& readers, const std::string& entry) {
+    const auto found = readers.find(option);
+    return found == readers.end() || std::find(found->second.begin(), found->second.end(), entry) != found->second.end();
+  }
+  static void refuse(const std::string& option, const char* kind, const std::string& chosen, const Readers& readers, bool read) {
+    if (read) return;
+    throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose one of these", option, kind,
+                                 join(readers.at(option), " or "), chosen));
+  }
+
+  const TrainOptions& options_;
+  const TrainOptions usual_{};
+  const Readers schedules_ = readers_of(schedules()), couplings_ = readers_of(couplings());
+};
+
+std::optional<std::string> first_difference(const TrainOptions& before, const TrainOptions& now, OtherReplicas replicas) {
+  std::optional<std::string> found;
+  visit_options(before, [&](const OptionInfo& info, const auto& old_value) {
+    visit_options(now, [&](const OptionInfo& other, const auto& new_value) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(old_value)>, std::decay_t<decltype(new_value)>>) {
+        if (found || !info.identity || std::string_view(info.name) != other.name || old_value == new_value) return;
+        if (info.of_replicas && replicas == OtherReplicas::allowed) return;
+        found = info.name;
+      }
+    });
+  });
+  return found;
+}
+
 TrainOptions resolve(TrainOptions o) {
   visit_options(std::as_const(o), RangeCheck{});
   check_known("data set", o.data, dataset_names());
@@ -157,10 +244,11 @@ TrainOptions resolve(TrainOptions o) {
   parse_publish(o.publish);
   resolve_stale_weights(o);
   for (const std::string& delay : o.inject_delay) parse_delay(delay);
+  visit_options(std::as_const(o), Unread(o));
   resolve_optimizer(o);
   resolve_coupling(o);
   check_combinations(o);
-  if (o.max_in_flight == 0) {
+  if (o.max_in_flight == 0 && std::ranges::find(schedule.options, "max-in-flight") != schedule.options.end()) {
     o.max_in_flight = default_passes_in_flight({.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
   }
   if (!schedule.uses_cuts) o.stages = 1;

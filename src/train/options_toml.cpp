@@ -3,6 +3,7 @@
 #include <toml++/toml.h>
 #include <cstdint>
 #include <sstream>
+#include <string_view>
 
 #include "rubato/core/error.h"
 #include "rubato/train/options.h"
@@ -95,6 +96,7 @@ struct OptionReader {
 std::string to_toml(const TrainOptions& options) {
   std::ostringstream text;
   visit_options(options, [&](const OptionInfo& info, const auto& value) {
+    if (options.steps && std::string_view(info.name) == "epochs") return;  // the file says how long the run is once
     toml::table line;
     OptionWriter{line}(info, value);
     if (!line.empty()) text << line << "\n";
@@ -110,6 +112,10 @@ TrainOptions from_toml(const std::string& text, const std::string& file_name, Tr
     throw UsageError(fmt::format("{}:{}:{}: not TOML: {}", file_name, error.source().begin.line, error.source().begin.column,
                                  error.description()));
   }
+  if (table.contains("epochs") && table.contains("steps")) {
+    throw UsageError(file_name + ": 'epochs' and 'steps' both say how long the run is: give one of them");
+  }
+  if (table.contains("epochs")) options.steps.reset();
   std::vector<std::string> known;
   visit_options(options, OptionReader{table, file_name, known});
   if (!table.empty()) {

@@ -30,6 +30,7 @@ inline constexpr const char* aborted = "aborted";    ///< serial: the new era
 inline constexpr const char* failed = "failed";      ///< numbers: exit code; texts: sentence
 inline constexpr const char* weights = "weights";    ///< sets of all blocks
 inline constexpr const char* held = "held";          ///< numbers: index of the next batch
+inline constexpr const char* left = "left";          ///< this worker knows that the job is over
 inline constexpr const char* stop = "stop";          ///< somebody wants the job to stop
 inline constexpr const char* ask = "sum?";           ///< for all other workers: numbers: SumQuestion; texts: group
 inline constexpr const char* sum = "sum";            ///< for one of them: as order::sum, with its rank before

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "rubato/core/error.h"
+#include "rubato/core/random.h"
 #include "rubato/train/cuts.h"
 #include "rubato/train/process.h"
 #include "rubato/train/profile.h"
@@ -37,8 +38,27 @@ Model build_model(const TrainOptions& o, const Dataset& data) {
   } else {
     zoo.channels = data.inputs.size(1);
     zoo.image_size = data.inputs.size(2);
+    if (data.inputs.size(2) != data.inputs.size(3)) {
+      throw DataError(fmt::format("the images of {} are {} x {}: the models here take square ones; crop or pad them", o.data,
+                                  data.inputs.size(2), data.inputs.size(3)));
+    }
   }
   return make_model(zoo);
+}
+
+/// Tokens mean what they meant where the weights come from.
+TextOptions text_options(const TrainOptions& o) {
+  TextOptions text{.sequence_length = o.sequence_length};
+  if (!o.init_from.empty()) text.vocabulary = find_vocabulary(find_weights(o.init_from));
+  return text;
+}
+
+/// Or the first test would fail, after an epoch.
+void check_same_form(const DataSplit& data) {
+  const auto train = data.train.inputs.sizes().slice(1), test = data.test.inputs.sizes().slice(1);
+  if (train == test) return;
+  throw DataError(fmt::format("samples for training are of shape {}, those for tests of shape {}: both must be the same",
+                              c10::str(train), c10::str(test)));
 }
 
 torch::Device parse_device(const std::string& name) {
@@ -55,15 +75,12 @@ torch::Device parse_device(const std::string& name) {
   return device;
 }
 
-LearningRate learning_rate(const TrainOptions& o, std::int64_t steps_per_epoch, std::int64_t total_steps) {
-  const auto updates = [&](double epochs) {
-    return static_cast<std::int64_t>(std::llround(epochs * static_cast<double>(steps_per_epoch)));
-  };
+LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
   LearningRate rate{.base = *o.lr,
                     .schedule = o.lr_schedule,
-                    .warmup = updates(o.warmup_epochs),
-                    .total = total_steps,
-                    .step_every = updates(o.lr_step_epochs),
+                    .warmup = plan.steps_in(o.warmup_epochs),
+                    .total = plan.total_steps,
+                    .step_every = o.lr_step_epochs > 0 ? std::max<std::int64_t>(1, plan.steps_in(o.lr_step_epochs)) : 0,
                     .step_factor = o.lr_step_factor};
   return rate;
 }
@@ -180,7 +197,8 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   prepare_thread(o.threads_per_role);
   const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
   plan.data =
-      std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, o.sequence_length));
+      std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
+  check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
   plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
@@ -189,10 +207,10 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                                                                         .augment = o.augment,
                                                                         .prefetch = o.prefetch,
                                                                         .hollow = runtime.simulated && !runtime.compute});
-  plan.steps_per_epoch = (plan.batches->batches_per_epoch() + o.replicas - 1) / o.replicas;
-  plan.total_steps = o.steps.value_or(o.epochs * plan.steps_per_epoch);
+  const std::int64_t batches = plan.batches->batches_per_epoch(), steps_per_epoch = (batches + o.replicas - 1) / o.replicas;
+  plan.total_steps = o.steps.value_or((o.epochs * batches + o.replicas - 1) / o.replicas);
   const std::int64_t least = o.replicas > 1 ? least_steps_between_tests : 1;
-  plan.test_every = (least + plan.steps_per_epoch - 1) / plan.steps_per_epoch * plan.steps_per_epoch;
+  plan.test_every = (least + steps_per_epoch - 1) / steps_per_epoch * steps_per_epoch;
   if (o.evaluate_every < 0) plan.test_every = std::max<std::int64_t>(1, plan.total_steps);
   plan.stage = {.seed = o.seed,
                 .stale_weights = parse_stale_weights(o.stale_weights),
@@ -200,9 +218,10 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                 .channels_last = o.memory_format == "channels-last",
                 .device = parse_device(o.device)};
   plan.store = {.optimizer = {.name = o.optimizer,
-                              .learning_rate = learning_rate(o, plan.steps_per_epoch, plan.total_steps),
+                              .learning_rate = learning_rate(o, plan),
                               .momentum = *o.momentum,
                               .nesterov = o.nesterov,
+                              .momentum_form = parse_momentum_form(o.momentum_form),
                               .weight_decay = *o.weight_decay,
                               .clip_norm = o.clip_norm,
                               .clip_value = o.clip_value},
@@ -246,6 +265,18 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   return plan;
 }
 
+double Plan::epochs_at(std::int64_t step) const {
+  return static_cast<double>(step * options.replicas) / static_cast<double>(batches->batches_per_epoch());
+}
+
+std::int64_t Plan::epochs_until(std::int64_t step) const {
+  return step * options.replicas / batches->batches_per_epoch();
+}
+
+std::int64_t Plan::steps_in(double epochs) const {
+  return std::llround(epochs * static_cast<double>(batches->batches_per_epoch()) / options.replicas);
+}
+
 std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles) {
   return plan.runtime.simulated ? make_simulator(plan.platform, roles) : make_thread_runtime(roles);
 }
@@ -261,7 +292,7 @@ JobParts Plan::job() const {
       parts.batches.push_back(batches);
     } else {
       BatchOptions own = batches->options();
-      own.seed += static_cast<std::uint64_t>(i);
+      own.seed = replica_seed(own.seed, i);
       parts.batches.push_back(std::make_shared<const BatchMaker>(std::shared_ptr<const Dataset>(data, &data->train), own));
     }
     if (options.sampling == "shard") parts.shards.push_back({i, coupling.replicas});

@@ -20,8 +20,9 @@ void TimingsMeter::add(const std::string& role, const Event& event, double begin
   }
   if (event.kind != EventKind::compute) return;
   const std::lock_guard lock(mutex_);
-  if (event.what == "backward") timings_.backward += end - begin;
-  if (event.what != "forward") return;
+  const ComputeKind kind = event.computation.kind;
+  if (kind == ComputeKind::backward) timings_.backward += end - begin;
+  if (kind != ComputeKind::forward) return;
   timings_.forward += end - begin;
   auto& samples = timings_.samples[role];
   if (samples.size() < most_samples) samples.push_back(end - begin);

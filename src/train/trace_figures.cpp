@@ -50,8 +50,8 @@ TraceFigures figures_of(const Trace& trace) {
   std::map<int, std::int64_t> publications;
   for (const Trace::Entry& entry : entries) {
     const Event& event = entry.event;
-    if (event.kind == EventKind::compute && event.what == "forward") {
-      begun[{entry.role, event.batch}] = entry.begin;
+    if (event.kind == EventKind::compute && event.computation.kind == ComputeKind::forward) {
+      begun.try_emplace({entry.role, event.batch}, entry.begin);  // of micro-batches the first
       begun.try_emplace({replica_of(entry.role), event.batch}, entry.begin);
     }
     if (event.kind != EventKind::publish || event.batch < 0 || event.staleness < 0) continue;

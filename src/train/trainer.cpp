@@ -12,12 +12,15 @@
 
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
+#include "rubato/model/digest.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
 #include "rubato/train/files.h"
+#include "rubato/train/process.h"
 #include "rubato/train/profile.h"
 #include "rubato/train/replay.h"
 #include "rubato/train/trace_figures.h"
+#include "train/folder_lock.h"
 #include "train/home.h"
 
 namespace fs = std::filesystem;
@@ -77,16 +80,34 @@ void add_bias(nlohmann::ordered_json& json, const BiasReport& bias) {
   if (bias.bound()) json["bias"]["bound"] = *bias.bound();
 }
 
+/// Where a run stands when its batches are dealt among `replicas` from now on: as many samples have been taken.
+std::int64_t step_among(int replicas, const Progress& saved) {
+  if (saved.replicas == replicas || saved.replicas < 1) return saved.step;
+  return saved.step * saved.replicas / replicas;
+}
+
+/// Of everything that is trained on and tested with.
+std::string digest_of(const DataSplit& data) {
+  Digest digest;
+  for (const Dataset* part : {&data.train, &data.test}) {
+    digest.add("inputs", part->inputs);
+    digest.add("targets", part->targets);
+    digest.add_bytes(part->vocabulary.data(), part->vocabulary.size());
+  }
+  return digest.hex();
+}
+
 }  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
+  if (!plan_.hollow()) data_ = digest_of(*plan_.data);
   job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
   open_folder();
   meter_.write_to(metrics_.get());
   meter_.watch_for(plan_.options.target_loss);
   execution_ = make_execution();
-  if (!plan_.options.resume.empty()) resume();
+  if (found_) resume();
 }
 
 std::unique_ptr<Execution> Trainer::make_execution() {
@@ -113,41 +134,68 @@ Trainer::~Trainer() = default;
 
 void Trainer::open_folder() {
   TrainOptions& options = plan_.options;
-  std::optional<CheckpointFolder::Found> found;
-  if (!options.resume.empty()) {
-    folder_ = options.resume;
-    std::vector<std::string> rejected;
-    found = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
-    for (const std::string& reason : rejected) {
-      if (listener_ != nullptr) listener_->note("passed over a damaged checkpoint: " + reason);
-    }
-    if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
-    progress_ = found->progress;
-    progress_.step = step_with(options.replicas, from_toml(read_file(found->folder / "config.toml"), "config.toml"));
-    progress_at_start_ = progress_;
-  } else {
+  if (options.resume.empty()) {
     folder_ = options.run_dir.empty() ? new_run_folder(options) : fs::path(options.run_dir);
     if (fs::exists(folder_ / "config.toml")) {
       throw UsageError(fmt::format("{} already holds a run: continue it with --resume {} or name another --run-dir",
                                    folder_.string(), folder_.string()));
     }
+  } else {
+    folder_ = options.resume;
   }
   try {
     fs::create_directories(folder_ / "checkpoint");
   } catch (const fs::filesystem_error& error) {
     throw DataError(std::string("cannot make the run folder: ") + error.what());
   }
+  lock_ = std::make_unique<FolderLock>(folder_);
+  if (!options.resume.empty()) open_resumed_folder();
+  progress_.replicas = options.replicas;
+  progress_.data = data_;
+  progress_at_start_ = progress_;
   options.run_dir = folder_.string();
   write_atomically(folder_ / "config.toml", saved_config());
-  metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.step);
+  metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.metrics_bytes);
   events_ = std::make_unique<EventFile>(folder_);
   if (options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
 }
 
-/// Where a run that was saved goes on when it has another number of replicas: as many samples have been taken.
-std::int64_t Trainer::step_with(int replicas, const TrainOptions& saved) const {
-  if (saved.replicas == replicas || saved.replicas < 1) return progress_.step;
-  return progress_.step * saved.replicas / replicas;
+/// What the run goes on from; nothing, if it ended before its first checkpoint: then it begins again.
+void Trainer::open_resumed_folder() {
+  std::vector<std::string> rejected;
+  found_ = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
+  const auto note = [&](const std::string& sentence) {
+    if (listener_ != nullptr) listener_->note(sentence);
+  };
+  if (!found_ && !rejected.empty()) {
+    throw DataError(
+        fmt::format("--resume {}: there is no complete checkpoint in it; of the newest: {}", folder_.string(), rejected.front()));
+  }
+  for (const std::string& reason : rejected) note("passed over a damaged checkpoint: " + reason);
+  if (!found_) return note(folder_.string() + " has no checkpoint yet: the run begins at its start");
+  check_same_run(*found_);
+  progress_ = found_->progress;
+  progress_.step = step_among(plan_.options.replicas, found_->progress);
+  if (progress_.tested_step == found_->progress.step) progress_.tested_step = progress_.step;
+}
+
+/// Refuses data and options that are not those of the checkpoint, before anything is written.
+void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
+  const std::string file = (found.folder / "config.toml").string();
+  const TrainOptions saved = from_toml(read_file(file), file);
+  const auto replicas = saved.replicas == plan_.options.replicas ? OtherReplicas::refused : OtherReplicas::allowed;
+  if (const auto flag = first_difference(saved, plan_.options, replicas)) {
+    throw UsageError(fmt::format(
+        "--resume {}: its config.toml was changed: '{}' is not what the run was trained with ({}); take that back, or "
+        "start a new run with --init-from {}",
+        folder_.string(), *flag, file, folder_.string()));
+  }
+  if (!data_.empty() && found.progress.data != data_) {
+    throw DataError(
+        fmt::format("--resume {}: the data are not those that the run was trained with: give the same --data-dir, or start a new "
+                    "run with --init-from {}",
+                    folder_.string(), folder_.string()));
+  }
 }
 
 std::string Trainer::saved_config() const {
@@ -157,9 +205,10 @@ std::string Trainer::saved_config() const {
 }
 
 void Trainer::resume() {
-  const auto found = CheckpointFolder(folder_ / "checkpoint").newest();
-  if (!found) throw DataError("--resume " + folder_.string() + ": there is no complete checkpoint in it");
-  CheckpointFolder::load(*found, *job_);
+  CheckpointFolder::load(*found_, *job_);
+  job_->renumber(progress_.step - found_->progress.step, progress_.step);
+  meter_.resume(progress_.meter);
+  epochs_begun_ = plan_.epochs_until(progress_.step);
   last_checkpoint_ = progress_.step;
 }
 
@@ -190,18 +239,22 @@ void Trainer::run() {
     status_ = stop_requested_ ? "interrupted" : "done";
     if (recorder_) recorder_->finish(execution_->digest());
     if (recorder_ && !plan_.runtime.simulated) write_timings();
-  } catch (const DivergedError&) {
-    status_ = "diverged";
+    if (progress_.tested_step != progress_.step || !progress_.test) test();
     write_outputs();
-    execution_->finish(status_);
+  } catch (const DivergedError& error) {
+    status_ = "diverged";
+    progress_.test.reset();  // of weights that the run has left behind
+    write_outputs();
+    execution_->finish({error.code(), status_, error.what()});
     throw;
-  } catch (...) {
-    execution_->finish("failed");
+  } catch (const Error& error) {
+    execution_->finish({error.code(), "failed", error.what()});
+    throw;
+  } catch (const std::exception& error) {
+    execution_->finish({ExitCode::internal, "failed", plain_message(error)});
     throw;
   }
-  if (plan_.total_steps == 0 || test_.loss == 0) test();
-  write_outputs();
-  execution_->finish(status_);
+  execution_->finish({stop_requested_ ? ExitCode::interrupted : ExitCode::ok, status_, ""});
 }
 
 /// `end`: of the segment; replicas that do not stop for a test may be further.
@@ -217,7 +270,9 @@ bool Trainer::checkpoint_is_due(std::int64_t end) const {
 }
 
 void Trainer::test() {
-  if (!plan_.hollow()) test_ = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
+  if (plan_.hollow()) return;
+  progress_.test = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
+  progress_.tested_step = progress_.step;
 }
 
 void Trainer::run_segment(std::int64_t end) {
@@ -244,10 +299,10 @@ void Trainer::run_segment(std::int64_t end) {
 }
 
 void Trainer::finish_part() {
-  const double epochs = static_cast<double>(progress_.step) / static_cast<double>(plan_.steps_per_epoch);
+  const double epochs = plan_.epochs_at(progress_.step);
   const double train_loss = meter_.reading().epoch_loss;
-  if (progress_.step / plan_.steps_per_epoch > epochs_begun_) {
-    epochs_begun_ = progress_.step / plan_.steps_per_epoch;
+  if (plan_.epochs_until(progress_.step) > epochs_begun_) {
+    epochs_begun_ = plan_.epochs_until(progress_.step);
     meter_.begin_epoch();
   }
   if (plan_.hollow()) return;
@@ -255,22 +310,30 @@ void Trainer::finish_part() {
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   }
-  nlohmann::ordered_json line = {{"step", progress_.step},   {"epoch", epochs},         {"seconds", progress_.seconds},
-                                 {"train_loss", train_loss}, {"test_loss", test_.loss}, {"test_accuracy", test_.accuracy}};
+  nlohmann::ordered_json line = {{"step", progress_.step},
+                                 {"epoch", epochs},
+                                 {"seconds", progress_.seconds},
+                                 {"train_loss", train_loss},
+                                 {"test_loss", progress_.test->loss},
+                                 {"test_accuracy", progress_.test->accuracy}};
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < block_count(); ++block) {
     const StalenessCount staleness = execution_->staleness(block);
     line["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
     events_->scalar("staleness/" + block_name(block), progress_.step, staleness.mean());
+    if (const auto centre = job_->centre_staleness(block)) {
+      line["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
+      events_->scalar("centre_staleness/" + block_name(block), progress_.step, centre->mean());
+    }
   }
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
-  events_->scalar("loss/test", progress_.step, test_.loss);
-  events_->scalar("accuracy/test", progress_.step, test_.accuracy);
-  execution_->tell(train_loss, test_.accuracy);
+  events_->scalar("loss/test", progress_.step, progress_.test->loss);
+  events_->scalar("accuracy/test", progress_.step, progress_.test->accuracy);
+  execution_->tell(train_loss, progress_.test->accuracy);
   if (listener_ == nullptr) return;
-  const double samples = static_cast<double>(meter_.reading().samples);
-  listener_->tested(epochs, train_loss, test_, samples / std::max(training_seconds(), 1e-9));
+  const double samples = static_cast<double>(meter_.reading().samples - progress_at_start_.meter.now.samples);
+  listener_->tested(epochs, train_loss, *progress_.test, samples / std::max(training_seconds(), 1e-9));
 }
 
 double Trainer::training_seconds() const {
@@ -278,7 +341,7 @@ double Trainer::training_seconds() const {
 }
 
 bool Trainer::target_reached() const {
-  return plan_.options.target_accuracy && test_.loss != 0 && test_.accuracy >= *plan_.options.target_accuracy;
+  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy >= *plan_.options.target_accuracy;
 }
 
 void Trainer::write_checkpoint() {
@@ -289,7 +352,9 @@ void Trainer::write_checkpoint() {
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
-  CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config());
+  progress_.meter = meter_.state(execution_->now());
+  progress_.metrics_bytes = metrics_->bytes();
+  CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;
 }
 
@@ -325,18 +390,26 @@ std::string Trainer::summary() const {
       {"data", plan_.options.data},
       {"seed", plan_.options.seed},
       {"steps", progress_.step},
-      {"epochs", static_cast<double>(progress_.step) / static_cast<double>(plan_.steps_per_epoch)},
+      {"epochs", plan_.epochs_at(progress_.step)},
       {"seconds", progress_.seconds},
-      {"samples_per_second", training_seconds() > 0 ? static_cast<double>(reading.samples) / training_seconds() : 0.0},
-      {"train_loss", reading.epoch_loss},
-      {"test_loss", test_.loss},
-      {"test_accuracy", test_.accuracy},
+      {"samples_per_second", nullptr},
+      {"train_loss", nullptr},
+      {"test_loss", nullptr},
+      {"test_accuracy", nullptr},
       {"seconds_to_target", nullptr},
   };
-  if (plan_.hollow()) {
-    for (const char* name : {"train_loss", "test_loss", "test_accuracy"}) json[name] = nullptr;
-  } else {
-    json["last_train_loss"] = reading.loss;
+  const double seconds = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
+  if (seconds > 0) json["samples_per_second"] = static_cast<double>(reading.samples) / seconds;
+  if (progress_.test) {
+    json["test_loss"] = progress_.test->loss;
+    json["test_accuracy"] = progress_.test->accuracy;
+  }
+  if (!plan_.hollow()) {
+    json["last_train_loss"] = nullptr;
+    if (reading.steps > 0) {
+      json["train_loss"] = reading.epoch_loss;
+      json["last_train_loss"] = reading.loss;
+    }
   }
   if (plan_.options.target_loss) {
     json["seconds_to_loss"] = nullptr;
@@ -359,6 +432,9 @@ std::string Trainer::summary() const {
   for (int block = 0; block < block_count(); ++block) {
     const StalenessCount staleness = execution_->staleness(block);
     json["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+    if (const auto centre = job_->centre_staleness(block)) {
+      json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
+    }
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
   json["weights_digest"] = execution_->digest();

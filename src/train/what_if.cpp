@@ -28,7 +28,7 @@ class Jitter {
     }
   }
 
-  double operator()(const std::string& role, const char*, double seconds) {
+  double operator()(const std::string& role, const Computation&, double seconds) {
     if (seconds == 0 || all_.empty()) return seconds;
     const auto stream =
         streams_.try_emplace(role, seed_, RandomUse::fault, std::initializer_list<std::uint64_t>{streams_.size(), 1});

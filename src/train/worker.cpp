@@ -1,6 +1,7 @@
 #include "rubato/train/worker.h"
 
 #include <cstdint>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@ namespace rubato {
 namespace {
 
 using namespace std::chrono_literals;
+constexpr auto handing_over = 50ms;  // of what the post has taken, to the system
 
 /// The exception of a failed segment as an exit code and a sentence.
 std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure) {
@@ -25,7 +27,7 @@ std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure) {
   } catch (const Error& error) {
     return {error.code(), error.what()};
   } catch (const std::exception& error) {
-    return {ExitCode::usage, plain_message(error)};
+    return {ExitCode::internal, plain_message(error)};
   }
 }
 
@@ -73,9 +75,9 @@ void Worker::Implementation::drop_what_others_hold() {
   }
 }
 
-int Worker::Implementation::run() {
+JobEnd Worker::Implementation::run() {
   post_->start();
-  wait_for_home();
+  if (!wait_for_home()) return {home_ended_.value_or(ExitCode::interrupted), "", ""};
   for (;;) {
     Order order = next_order();
     if (order.what == order::begin) {
@@ -87,19 +89,30 @@ int Worker::Implementation::run() {
       report(report::aborted, {}, order.serial);
     } else if (order.what == order::leave) {
       Unpacker unpacker(order.content);
-      return static_cast<int>(unpacker.number());
+      const auto code = static_cast<ExitCode>(unpacker.number());
+      const std::string why = unpacker.text();
+      report(report::left, {});
+      post_->flush(1);
+      std::this_thread::sleep_for(handing_over);
+      return {code, "", why};
     }
   }
 }
 
-void Worker::Implementation::wait_for_home() {
+/// False: this process was asked to stop, or the job has ended, before anybody answered.
+bool Worker::Implementation::wait_for_home() {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, std::chrono::duration<double>(plan_.options.patience), [this] { return home_ || turned_away_; });
+  const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(plan_.options.patience);
+  while (!home_ && !turned_away_ && std::chrono::steady_clock::now() < until) {
+    if (stop_wanted_ || home_ended_) return false;
+    changed_.wait_for(lock, 100ms);
+  }
   if (turned_away_) throw UsageError("the job's home turns this process away: " + *turned_away_);
   if (!home_) {
     throw DataError(fmt::format("nobody answers at {} after {:g} s: is the home running there, with the same key file?",
                                 choice_.home, plan_.options.patience));
   }
+  return true;
 }
 
 Worker::Implementation::Order Worker::Implementation::next_order() {
@@ -111,6 +124,7 @@ Worker::Implementation::Order Worker::Implementation::next_order() {
       orders_.pop_front();
       return order;
     }
+    if (home_ended_) return {order::leave, 0, {.numbers = {static_cast<int>(*home_ended_)}, .texts = {""}}};
     const bool away =
         home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
     if (away) {
@@ -161,15 +175,15 @@ void Worker::Implementation::prepare(const BeginOrder& begin) {
     Unpacker unpacker(begin.state);
     job_.load_part(replica_, unpack_bytes(unpacker));
   } else if (begin.start == BeginOrder::weights) {
-    adopt(begin.state);
+    adopt(begin.state, begin.begin);
   }
   job_.open(begin.begin, begin.end);
   opened();
   if (begin.start == BeginOrder::join) join();
 }
 
-/// The weights of others, for a replica that comes later.
-void Worker::Implementation::adopt(const Packed& packed) {
+/// The weights of others, for a replica that begins with step `step`, as its learning rate does.
+void Worker::Implementation::adopt(const Packed& packed, std::int64_t step) {
   Unpacker unpacker(packed);
   const std::vector<TensorSetPtr> sets = unpack_sets(unpacker);
   Bystander me;
@@ -183,7 +197,7 @@ void Worker::Implementation::adopt(const Packed& packed) {
         [&](const TensorSet&, std::vector<torch::Tensor>& next) {
           for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(from.tensors[i]);
         },
-        from.clock);
+        step);
   }
 }
 
@@ -231,11 +245,14 @@ void Worker::Implementation::report(const char* about, Packed content, std::int6
 Worker::Worker(Plan plan, std::function<void(const std::string&)> note)
     : implementation_(std::make_unique<Implementation>(std::move(plan), std::move(note))) {}
 Worker::~Worker() = default;
-int Worker::run() {
+JobEnd Worker::run() {
   return implementation_->run();
 }
 void Worker::request_stop() {
   implementation_->request_stop();
+}
+void Worker::home_has_ended(ExitCode code) {
+  implementation_->home_has_ended(code);
 }
 bool Worker::stop_requested() const {
   return implementation_->stop_requested();

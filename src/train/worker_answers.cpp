@@ -1,3 +1,4 @@
+#include <bit>
 #include <cstdint>
 
 #include <fmt/format.h>
@@ -66,8 +67,8 @@ void Worker::Implementation::order_came(Frame frame) {
   changed_.notify_all();
 }
 
-/// Opening a source forgets what it was told before. A segment begins on another thread, so what the home orders right after it may
-/// come too early.
+/// Opening a source forgets what it was told before. A segment begins on another thread, so what the home orders right after it
+/// may come too early.
 bool Worker::Implementation::wait_for_opening(const Frame& frame) {
   const std::lock_guard lock(mutex_);
   if (opening_) at_opening_.push_back({frame.about, frame.serial, frame.content});
@@ -121,6 +122,7 @@ void Worker::Implementation::answer_sum(Unpacker& unpacker) {
   answer.texts = {question.group};
   if (sum) {
     answer.numbers.push_back(sum->parts());
+    answer.numbers.push_back(std::bit_cast<std::int32_t>(sum->weight));
     pack(answer, sum->tensors);
   }
   report(report::sum, std::move(answer));
@@ -133,6 +135,7 @@ void Worker::Implementation::sum_came(Unpacker& unpacker) {
   if (unpacker.count(1) == 1) {
     sum = std::make_shared<TensorSum>();
     sum->set_parts(static_cast<int>(unpacker.number()));
+    sum->weight = std::bit_cast<float>(static_cast<std::int32_t>(unpacker.number()));
     sum->tensors = unpack_tensors(unpacker);
   }
   collectives_.answer(member, question, std::move(sum));

@@ -27,9 +27,14 @@ class Worker::Implementation final : public ProcessLink {
  public:
   Implementation(Plan plan, std::function<void(const std::string&)> note);
   ~Implementation() override { meeting_->close(); }
-  int run();
+  JobEnd run();
   void request_stop() { stop_wanted_ = true; }
   bool stop_requested() const { return stop_wanted_; }
+  void home_has_ended(ExitCode code) {
+    const std::lock_guard lock(mutex_);
+    home_ended_ = code;
+    changed_.notify_all();
+  }
 
   // Neighbours
   void listens(const std::string& channel) override;
@@ -54,10 +59,10 @@ class Worker::Implementation final : public ProcessLink {
   };
   void drop_what_others_hold();
   Order next_order();
-  void wait_for_home();
+  bool wait_for_home();
   void execute(const BeginOrder& begin);
   void prepare(const BeginOrder& begin);
-  void adopt(const Packed& weights);
+  void adopt(const Packed& weights, std::int64_t step);
   void join();
   void report_finished();
   void report(const char* about, Packed content, std::int64_t serial = 0);
@@ -96,6 +101,7 @@ class Worker::Implementation final : public ProcessLink {
   std::optional<std::string> turned_away_;
   std::optional<Greeting> home_;
   bool home_silent_ = false;
+  std::optional<ExitCode> home_ended_;
   std::chrono::steady_clock::time_point silent_since_;
   std::map<std::string, int> places_;  ///< of channels, as others have said
   Packed last_report_;                 ///< told again to a home that has been started again

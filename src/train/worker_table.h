@@ -24,6 +24,7 @@ struct WorkerEntry {
   bool synced = false;   ///< has the state that the home keeps of it
   bool held = false;     ///< has said where it is, to stop there
   bool started = false;  ///< has once begun in this run
+  bool left = false;     ///< knows that the job is over
   std::int64_t segment = 0, era = 0, step = 0;
   Greeting greeting;
   WorkerBeat beat;

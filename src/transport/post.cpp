@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -154,7 +155,11 @@ void Post::Implementation::wait() {
     if (!outbox_.empty()) until = std::min(until, outbox_.front().due);
   }
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
-  zmq::poll(items, std::max(left, std::chrono::milliseconds(0)));
+  try {
+    zmq::poll(items, std::max(left, std::chrono::milliseconds(0)));
+  } catch (const zmq::error_t& error) {
+    if (error.num() != EINTR) throw;
+  }
   std::uint64_t count = 0;
   [[maybe_unused]] const auto taken = read(wake_fd_, &count, sizeof count);
 }
@@ -178,7 +183,15 @@ void Post::Implementation::work_off() {
       dealers_.erase(request.peer);
     }
   }
-  for (Letter& letter : due) post(std::move(letter));
+  for (Letter& letter : due) {
+    const int peer = letter.peer;
+    try {
+      post(std::move(letter));
+    } catch (const zmq::error_t& error) {  // an endpoint that a peer has named
+      refuse(std::string("no connection can be made: ") + error.what(), "process " + std::to_string(peer));
+      endpoints_.erase(peer);
+    }
+  }
   const std::lock_guard lock(mutex_);
   if (outbox_.empty()) emptied_.notify_all();
 }

@@ -6,12 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <thread>
 
-#include "rubato/core/random.h"
 #include "support/temporary_directory.h"
 
 namespace fs = std::filesystem;
@@ -59,26 +57,6 @@ int wait_for(pid_t child, const Conditions& conditions) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-std::string big_endian(std::uint32_t value) {
-  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
-          static_cast<char>(value)};
-}
-
-void write_split(const fs::path& folder, const std::string& prefix, std::uint32_t samples, std::uint64_t seed) {
-  RandomStream random(seed, RandomUse::test);
-  std::string images = big_endian(0x803) + big_endian(samples) + big_endian(28) + big_endian(28);
-  std::string labels = big_endian(0x801) + big_endian(samples);
-  for (std::uint32_t i = 0; i < samples; ++i) {
-    const auto label = static_cast<std::uint32_t>(random.below(10));
-    labels += static_cast<char>(label);
-    for (std::uint32_t pixel = 0; pixel < 28 * 28; ++pixel) {
-      images += static_cast<char>(random.below(150) + (pixel / 28 / 3 == label ? 100 : 0));
-    }
-  }
-  std::ofstream(folder / (prefix + "-images-idx3-ubyte"), std::ios::binary) << images;
-  std::ofstream(folder / (prefix + "-labels-idx1-ubyte"), std::ios::binary) << labels;
-}
-
 }  // namespace
 
 Outcome rubato_command(const std::vector<std::string>& arguments, const Conditions& conditions) {
@@ -107,11 +85,6 @@ std::string content_of(const fs::path& file) {
   std::ostringstream text;
   text << std::ifstream(file, std::ios::binary).rdbuf();
   return text.str();
-}
-
-void write_small_mnist(const fs::path& folder) {
-  write_split(folder, "train", 200, 1);
-  write_split(folder, "t10k", 50, 2);
 }
 
 std::vector<std::string> small_run(const fs::path& data, const fs::path& run, const std::vector<std::string>& more) {

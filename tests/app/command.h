@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "support/small_mnist.h"
+
 namespace rubato::test {
 
 /// How a run of the command ended.
@@ -29,9 +31,6 @@ Outcome rubato_command(const std::vector<std::string>& arguments, const Conditio
 std::string json_value(const std::string& json, const std::string& key);
 
 std::string content_of(const std::filesystem::path& file);
-
-/// Writes an MNIST-shaped data set of 200 + 50 small images into `folder`; a few epochs are enough to learn something.
-void write_small_mnist(const std::filesystem::path& folder);
 
 /// Flags of a run that takes well under a second on that data set.
 std::vector<std::string> small_run(const std::filesystem::path& data, const std::filesystem::path& run,

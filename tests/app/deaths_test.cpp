@@ -141,7 +141,8 @@ TEST_F(Deaths, who_is_not_started_again_is_done_without) {
     ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
     kill(process_of(run(), 1), SIGKILL);
     const std::int64_t at_death = worker(0).value("step", std::int64_t{0});
-    EXPECT_TRUE(eventually([&] { return worker(0).value("step", std::int64_t{0}) > at_death + 200; })) << coupling << "\n" << log();
+    EXPECT_TRUE(eventually([&] { return worker(0).value("step", std::int64_t{0}) > at_death + 200; })) << coupling << "\n"
+                                                                                                       << log();
     launcher.end(SIGTERM);
     EXPECT_EQ(launcher.wait(20s), 130) << coupling << "\n" << log();
     EXPECT_EQ(summary("status"), "interrupted");
@@ -155,9 +156,9 @@ TEST_F(Deaths, a_signal_at_any_moment_ends_the_job) {
   for (const std::string coupling : {"easgd", "allreduce", "async-easgd", "lap"}) {
     for (int i = 0; i < 2; ++i) {
       std::filesystem::remove_all(run());
-      Background launcher(launch(2, {"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every",
-                                     "5"}),
-                          folder.path() / "log");
+      Background launcher(
+          launch(2, {"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every", "5"}),
+          folder.path() / "log");
       ASSERT_TRUE(eventually([&] { return all_have_passed(2, 5); })) << log();
       std::this_thread::sleep_for(std::chrono::microseconds(random.below(60'000)));
       launcher.end(SIGTERM);

@@ -42,7 +42,7 @@ class Hosts : public ::testing::Test {
     write_small_mnist(data);
   }
   Words train(const std::string& run, const Words& more) const {
-    Words words = {"--silence", "600", "--steps", "12"};
+    Words words = {"--steps", "12"};
     words.insert(words.end(), more.begin(), more.end());
     return small_run(data, folder.path() / run, words);
   }
@@ -72,7 +72,9 @@ class Hosts : public ::testing::Test {
 TEST_F(Hosts, beyond_loopback_connections_are_encrypted_and_the_bits_the_same) {
   const Words flags = {"--schedule", "ddg", "--stages", "2", "--cuts", "2"};
   ASSERT_EQ(rubato_command(train("threads", flags)).exit_code, 0);
-  const Outcome processes = launch(2, {}, train("processes", flags));
+  Words patient = flags;
+  patient.insert(patient.end(), {"--silence", "600"});
+  const Outcome processes = launch(2, {}, train("processes", patient));
   ASSERT_EQ(processes.exit_code, 0) << processes.err << processes.out;
   EXPECT_EQ(digest("processes"), digest("threads"));
   EXPECT_EQ(std::filesystem::status(folder.path() / "processes/keys").permissions(),
@@ -97,9 +99,13 @@ TEST_F(Hosts, a_worker_with_other_keys_is_kept_out) {
   for (const char* keys : {"right", "wrong"}) ASSERT_EQ(rubato_command({"keys", (folder.path() / keys).string()}).exit_code, 0);
   const Words command = train("run", {"--coupling", "async-easgd", "--replicas", "2", "--patience", "5"});
   const auto start = [&](const char* name, const char* role, const char* rank, const char* keys) {
-    const std::map<std::string, std::string> variables = {
-        {"RUBATO_ROLE", role},    {"RANK", rank},           {"WORLD_SIZE", "2"},
-        {"MASTER_ADDR", address}, {"MASTER_PORT", "29871"}, {"RUBATO_KEYS", (folder.path() / keys).string()}};
+    const std::map<std::string, std::string> variables = {{"RUBATO_STARTED_BY", "launch"},
+                                                          {"RUBATO_ROLE", role},
+                                                          {"RANK", rank},
+                                                          {"WORLD_SIZE", "2"},
+                                                          {"MASTER_ADDR", address},
+                                                          {"MASTER_PORT", "29871"},
+                                                          {"RUBATO_KEYS", (folder.path() / keys).string()}};
     for (const auto& [variable, value] : variables) setenv(variable.c_str(), value.c_str(), 1);
     auto process = std::make_unique<Background>(command, folder.path() / name);
     for (const auto& [variable, value] : variables) unsetenv(variable.c_str());

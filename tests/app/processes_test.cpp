@@ -25,9 +25,10 @@ class SameDigest : public ::testing::TestWithParam<Case> {
     std::filesystem::create_directory(data);
     write_small_mnist(data);
   }
-  Words words(const std::string& run) const {
+  Words words(const std::string& run, const Words& flags = {}) const {
     Words more = GetParam().flags;
-    more.insert(more.end(), {"--steps", "12", "--silence", "600"});
+    more.insert(more.end(), {"--steps", "12"});
+    more.insert(more.end(), flags.begin(), flags.end());
     return small_run(data, folder.path() / run, more);
   }
   std::string digest(const std::string& run) const {
@@ -41,7 +42,7 @@ TEST_P(SameDigest, on_threads_in_processes_and_in_virtual_time) {
   const Outcome threads = rubato_command(words("threads"));
   ASSERT_EQ(threads.exit_code, 0) << threads.err;
   Words launch = {"launch", "-n", std::to_string(GetParam().processes), "--"};
-  const Words train = words("processes");
+  const Words train = words("processes", {"--silence", "600"});
   launch.insert(launch.end(), train.begin(), train.end());
   const Outcome processes = rubato_command(launch);
   ASSERT_EQ(processes.exit_code, 0) << processes.err << processes.out;

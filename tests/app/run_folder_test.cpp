@@ -155,7 +155,7 @@ TEST_F(RunFolder, a_resumed_run_ends_as_if_it_had_never_stopped) {
     auto slow = flags;  // slow enough to be caught on its way; delays change no bit
     slow.insert(slow.end(), {"--checkpoint-every", "9", "--inject-delay", "worker-0:5", "--inject-delay", "ddg-0:5",
                              "--inject-delay", "fr-0:5", "--inject-delay", "fdg-0:5", "--inject-delay", "dni-0:5"});
-    const Outcome stopped = train(parts, slow, {.signal = SIGTERM, .signal_when = run(parts) + "/checkpoint/step-000000009"});
+    const Outcome stopped = train(parts, slow, {.signal = SIGTERM, .signal_when = run(parts) + "/checkpoint/000002-step-9"});
     EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
     EXPECT_LT(std::stoi(json_value(summary(parts), "steps")), 40);
     EXPECT_EQ(resume(parts).exit_code, 0);

@@ -75,6 +75,10 @@ TEST_F(ExperimentTest, runs_are_methods_times_axes_times_seeds) {
 TEST_F(ExperimentTest, what_is_wrong_is_said_with_its_place) {
   EXPECT_THAT(refusal("title = \"T\"\nmethd = 1\n"),
               AllOf(HasSubstr("e.toml:2:"), HasSubstr("unknown key 'methd'"), HasSubstr("'method'")));
+  EXPECT_THAT(refusal("[grid]\nworkers = []\n[[method]]\nname = \"A\"\n"), HasSubstr("'workers' needs at least one value"));
+  EXPECT_THAT(refusal("seeds = [\"a\"]\n[[method]]\nname = \"A\"\n"), AllOf(HasSubstr("e.toml:1:"), HasSubstr("whole numbers")));
+  EXPECT_THAT(refusal("seeds = []\n[[method]]\nname = \"A\"\n"), HasSubstr("whole numbers"));
+  EXPECT_THAT(refusal("[[method]]\nname = \"A\"\n[[method]]\nname = \"A\"\n"), HasSubstr("two methods are called 'A'"));
   EXPECT_THAT(refusal("title = \n"), HasSubstr("e.toml:1:"));
   EXPECT_THAT(refusal("title = \"T\"\n"), HasSubstr("at least one [[method]]"));
   EXPECT_THAT(refusal("command = \"eval\"\n[[method]]\nname = \"A\"\n"), HasSubstr("'eval' is neither"));

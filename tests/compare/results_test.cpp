@@ -45,6 +45,16 @@ class ResultsTest : public ::testing::Test {
   std::vector<Trial> trials;
 };
 
+TEST_F(ResultsTest, a_formula_with_a_figure_that_no_run_knows_is_refused) {
+  experiment.columns.push_back({.name = "typo", .formula = "base_secnds / seconds"});
+  try {
+    rows();
+    FAIL() << "a '-' would hide it";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("column 'typo': no run has a figure 'base_secnds': did you mean 'base_seconds'?"));
+  }
+}
+
 TEST_F(ResultsTest, cells_are_means_over_seeds_of_formulas_against_the_baseline) {
   const auto all = rows();
   ASSERT_EQ(all.size(), 4u);
@@ -70,7 +80,7 @@ TEST_F(ResultsTest, formulas_and_results_that_cannot_be_read_are_named) {
   experiment.columns = {{.name = "x", .formula = "seconds +"}};
   EXPECT_THROW(rows(), UsageError);
   experiment.columns = {{.name = "x", .formula = "unheard_of"}};
-  EXPECT_EQ(rows().front().cells[0].text(3), "-");
+  EXPECT_THROW(rows(), UsageError);
   std::ofstream(folder_of(trials[0], folder.path()) / "summary.json") << "{";
   EXPECT_THROW(rows(), DataError);
 }

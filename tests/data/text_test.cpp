@@ -20,14 +20,14 @@ class Text : public ::testing::Test {
 
   std::filesystem::path file() const { return directory_.path() / "letters.txt"; }
   std::string refusal(const std::filesystem::path& place, std::int64_t length = 4) const {
-    return complaint<DataError>([&] { load_dataset("text", place.string(), length); });
+    return complaint<DataError>([&] { load_dataset("text", place.string(), {.sequence_length = length}); });
   }
 
   TemporaryDirectory directory_;
 };
 
 TEST_F(Text, becomes_tokens_of_a_sorted_vocabulary) {
-  const Dataset train = load_dataset("text", file().string(), 4).train;
+  const Dataset train = load_dataset("text", file().string(), {.sequence_length = 4}).train;
   EXPECT_TRUE(train.is_text());
   EXPECT_EQ(train.classes, 5);
   EXPECT_TRUE(train.mean.empty());
@@ -36,7 +36,7 @@ TEST_F(Text, becomes_tokens_of_a_sorted_vocabulary) {
 }
 
 TEST_F(Text, has_targets_shifted_by_one_and_samples_without_overlap) {
-  const Dataset train = load_dataset("text", file().string(), 4).train;
+  const Dataset train = load_dataset("text", file().string(), {.sequence_length = 4}).train;
   ASSERT_EQ(train.inputs.sizes(), torch::IntArrayRef({22, 4}));
   ASSERT_EQ(train.targets.sizes(), train.inputs.sizes());
   const torch::Tensor inputs = train.inputs.reshape({-1}), targets = train.targets.reshape({-1});
@@ -46,7 +46,7 @@ TEST_F(Text, has_targets_shifted_by_one_and_samples_without_overlap) {
 TEST_F(Text, gives_its_last_tenth_to_the_test_split) {
   std::string text(90, 'a');
   write_file(file(), text + "bcdefghijk");
-  const DataSplit data = load_dataset("text", file().string(), 3);
+  const DataSplit data = load_dataset("text", file().string(), {.sequence_length = 3});
   EXPECT_EQ(data.train.size(), 29);
   EXPECT_TRUE((data.train.targets == 0).all().item<bool>());
   EXPECT_TRUE(torch::equal(data.test.inputs, torch::arange(1, 10, torch::kInt64).view({3, 3})));
@@ -58,17 +58,17 @@ TEST_F(Text, keeps_bytes_above_127_apart) {
   std::string text;
   for (int i = 0; i < 10; ++i) text += "\xc3\xa4\xff z";
   write_file(file(), text);
-  const Dataset train = load_dataset("text", file().string(), 2).train;
+  const Dataset train = load_dataset("text", file().string(), {.sequence_length = 2}).train;
   EXPECT_EQ(train.classes, 5);
   EXPECT_TRUE(torch::equal(train.inputs[0], torch::tensor({3, 2}, torch::kInt64)));
 }
 
 TEST_F(Text, may_be_compressed_or_the_only_text_of_a_folder) {
-  const Dataset plain = load_dataset("text", file().string(), 4).train;
-  EXPECT_TRUE(torch::equal(load_dataset("text", directory_.path().string(), 4).train.inputs, plain.inputs));
+  const Dataset plain = load_dataset("text", file().string(), {.sequence_length = 4}).train;
+  EXPECT_TRUE(torch::equal(load_dataset("text", directory_.path().string(), {.sequence_length = 4}).train.inputs, plain.inputs));
   write_gzip(file().string() + ".gz", read_file(file()));
   std::filesystem::remove(file());
-  EXPECT_TRUE(torch::equal(load_dataset("text", directory_.path().string(), 4).train.inputs, plain.inputs));
+  EXPECT_TRUE(torch::equal(load_dataset("text", directory_.path().string(), {.sequence_length = 4}).train.inputs, plain.inputs));
 }
 
 TEST_F(Text, reports_a_folder_without_a_text_or_with_several) {
@@ -87,13 +87,13 @@ TEST_F(Text, reports_a_missing_file_and_how_to_get_one) {
 
 TEST_F(Text, reports_a_file_too_short_for_one_test_sample) {
   EXPECT_MENTIONS(refusal(file(), 10), file().string() + ": found 100 characters, expected at least 110");
-  EXPECT_EQ(load_dataset("text", file().string(), 9).test.size(), 1);
+  EXPECT_EQ(load_dataset("text", file().string(), {.sequence_length = 9}).test.size(), 1);
   write_file(file(), "");
   EXPECT_MENTIONS(refusal(file(), 1), "found 0 characters, expected at least 20");
 }
 
 TEST_F(Text, refuses_a_sequence_length_below_one) {
-  const std::string sentence = complaint<UsageError>([&] { load_dataset("text", file().string(), 0); });
+  const std::string sentence = complaint<UsageError>([&] { load_dataset("text", file().string(), {.sequence_length = 0}); });
   EXPECT_MENTIONS(sentence, "sequence length 0 makes no sample: it must be at least 1");
 }
 
@@ -109,7 +109,7 @@ std::uint64_t digest(const torch::Tensor& tokens, std::string_view vocabulary, s
 TEST(BibleText, of_debian_is_expanded_to_the_text_that_gzip_finds_in_it) {
   const std::string_view vocabulary = "\n !'(),-.0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWYZabcdefghijklmnopqrstuvwxyz";
   // Length 1 makes every character but the last of each split an input.
-  const DataSplit data = load_dataset("text", "", 1);
+  const DataSplit data = load_dataset("text", "", {.sequence_length = 1});
   ASSERT_EQ(data.train.classes, static_cast<std::int64_t>(vocabulary.size()));
   EXPECT_EQ(data.train.size(), 3964028 - 1);
   EXPECT_EQ(data.test.size(), 440447 - 1);

@@ -61,8 +61,9 @@ TEST(Environment, leaves_the_port_at_which_torchrun_listens_alone) {
 }
 
 TEST(Environment, reads_our_launcher) {
-  const Variables worker =
-      with(torchrun, {{"RUBATO_ROLE", "worker"}, {"RUBATO_INCARNATION", "2"}, {"RUBATO_KEYS", "/runs/a/keys"}});
+  const Variables worker = with(
+      torchrun,
+      {{"RUBATO_STARTED_BY", "launch"}, {"RUBATO_ROLE", "worker"}, {"RUBATO_INCARNATION", "2"}, {"RUBATO_KEYS", "/runs/a/keys"}});
   EXPECT_EQ(place(worker)->starter, "rubato");
   EXPECT_EQ(place(worker)->incarnation, 2);
   EXPECT_EQ(place(worker)->keys, "/runs/a/keys");

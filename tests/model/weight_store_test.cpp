@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <atomic>
 #include <cstdint>
 #include <set>
@@ -97,7 +99,8 @@ TEST_F(WeightStoreTest, leaves_a_parameter_without_gradient_alone) {
   EXPECT_EQ(store.digest(), before);
 }
 
-TEST_F(WeightStoreTest, merges_buffers_as_differences) {
+/// Batch norm with momentum 0.1 whose passes have batch means 5 and 2.5: r <- 0.9 r + 0.1 s, one after the other.
+TEST_F(WeightStoreTest, merges_running_means_as_if_passes_had_followed_each_other) {
   torch::nn::Sequential layers(torch::nn::BatchNorm1d(2));
   WeightStore store(model_from(layers), plain(0.1));
   const TensorSetPtr read = store.read(me, 0).buffers;  // mean 0, variance 1, count 0
@@ -107,8 +110,22 @@ TEST_F(WeightStoreTest, merges_buffers_as_differences) {
   store.merge_buffers(me, 0, read, after(0.5f));
   store.merge_buffers(me, 0, read, after(0.25f));  // another pass that had read the same statistics
   const TensorSetPtr merged = store.read(me, 0).buffers;
-  EXPECT_TRUE(torch::equal(merged->tensors[0], torch::full({2}, 0.75f)));
+  EXPECT_TRUE(torch::allclose(merged->tensors[0], torch::full({2}, 0.7f)));
   EXPECT_EQ(merged->tensors[2].item<std::int64_t>(), 2);
+  EXPECT_EQ(store.buffer_decays(0)[0], 0.9);
+  EXPECT_TRUE(std::isnan(store.buffer_decays(0)[2])) << "a counter is no mean";
+}
+
+TEST_F(WeightStoreTest, statistics_stay_means_however_many_passes_are_under_way) {
+  torch::nn::Sequential layers(torch::nn::BatchNorm1d(2));
+  WeightStore store(model_from(layers), plain(0.1));
+  const TensorSetPtr read = store.read(me, 0).buffers;
+  for (int i = 0; i < 64; ++i) {  // all have read variance 1 and seen variance 0
+    store.merge_buffers(me, 0, read, {torch::zeros({2}), torch::full({2}, 0.9f), torch::tensor(1, torch::kInt64)});
+  }
+  const torch::Tensor variance = store.read(me, 0).buffers->tensors[1];
+  EXPECT_GE(variance.min().item<float>(), 0);
+  EXPECT_NEAR(variance[0].item<float>(), std::pow(0.9, 64), 1e-5);
 }
 
 TEST_F(WeightStoreTest, concurrent_writers_lose_no_update) {

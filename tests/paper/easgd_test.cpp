@@ -55,7 +55,7 @@ std::vector<std::string> digests_alone(const Herd::Options& options, int replica
   for (int i = 0; i < replicas; ++i) {
     Herd::Options one = options;
     one.coupling = {.name = "none", .replicas = 1};
-    one.stage.seed += static_cast<std::uint64_t>(i);
+    one.stage.seed = replica_seed(one.stage.seed, i);
     JobParts parts = Herd::parts(one, test::small_images());
     parts.batches = {std::make_shared<const BatchMaker>(
         test::small_images(), BatchOptions{.batch_size = one.batch_size, .seed = 1u + static_cast<unsigned>(i)})};

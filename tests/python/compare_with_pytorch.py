@@ -140,7 +140,8 @@ def run_rubato(command, folder, model, optimizer, steps):
         [command, "train", "--model", model, "--steps", str(steps), "--batch-size", str(BATCH), "--no-shuffle",
          "--optimizer", optimizer, "--lr-schedule", "constant", "--run-dir", str(run), "--quiet", *FLAGS[optimizer]],
         check=True)
-    return torch.load(run / "checkpoint" / f"step-{steps:09}" / "weights.pt", weights_only=False)
+    checkpoints = run / "checkpoint"
+    return torch.load(checkpoints / (checkpoints / "latest").read_text().strip() / "weights.pt", weights_only=False)
 
 
 def compare(command, folder, module, model, optimizer, make_optimizer, steps):

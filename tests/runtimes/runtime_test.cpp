@@ -116,11 +116,12 @@ TEST_P(RuntimeTest, a_role_that_fails_stops_the_others_and_its_exception_comes_o
   const Channel<Number> never{{"never", 1}};
   const auto runtime = make();
   const auto waits = [&](Context& me) { receive(me, never); };
-  EXPECT_THROW(runtime->run({{.name = "waits", .run = waits},
-                             {.name = "sleeps", .run = [](Context& me) { me.sleep(1000); }},
-                             {.name = "fails",
-                              .run = [](Context& me) { me.compute("work", 0, 0.001, [] { throw DivergedError("no"); }); }}}),
-               DivergedError);
+  EXPECT_THROW(
+      runtime->run({{.name = "waits", .run = waits},
+                    {.name = "sleeps", .run = [](Context& me) { me.sleep(1000); }},
+                    {.name = "fails",
+                     .run = [](Context& me) { me.compute(ComputeKind::other, 0, 0.001, [] { throw DivergedError("no"); }); }}}),
+      DivergedError);
 }
 
 TEST_P(RuntimeTest, random_streams_depend_on_seed_and_role_only) {

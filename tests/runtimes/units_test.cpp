@@ -20,7 +20,7 @@ Role worker(int unit, int steps, std::vector<double>& ends) {
   return {.name = "worker-" + std::to_string(unit),
           .run =
               [steps, &ends](Context& me) {
-                for (int i = 0; i < steps; ++i) me.compute("forward", i, 1, [] {});
+                for (int i = 0; i < steps; ++i) me.compute(ComputeKind::forward, i, 1, [] {});
                 ends.push_back(me.now());
               },
           .device = unit,

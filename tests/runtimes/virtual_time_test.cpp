@@ -18,17 +18,37 @@ TEST_F(VirtualTimeTest, computing_takes_exactly_its_cost) {
   const auto simulator = make_simulator({.hosts = 2}, {});
   double end = 0;
   simulator->run({{.name = "a", .run = [&](Context& me) {
-                     me.compute("work", 0, 1.5, [] {});
+                     me.compute(ComputeKind::other, 0, 1.5, [] {});
                      me.sleep(0.25);
                      end = me.now();
                    }}});
   EXPECT_NEAR(end, 1.75, 1e-9);
 }
 
+TEST_F(VirtualTimeTest, a_straggler_is_late_once_for_each_batch_of_a_pipeline) {
+  for (const char* schedule : {"serial", "ddg", "fdg", "dni", "gpipe", "1f1b", "pd-asgd", "hogwild", "lpp"}) {
+    const auto seconds = [&](std::vector<Straggler> stragglers) {
+      ScheduleOptions options{.name = schedule};
+      if (find_schedule(schedule).uses_cuts) options.cuts = {1, 2};
+      test::Lab lab(test::small_model("mlp"),
+                    {.schedule = options, .store = test::sgd(), .costs = {{1, 2, 0}, {1, 2, 0}, {1, 2, 0}}});
+      SimulatedPlatform platform{.hosts = 4};
+      platform.stragglers = std::move(stragglers);
+      const auto simulator = make_simulator(platform, {});
+      lab.run(*simulator, 0, 6);
+      return simulator->now();
+    };
+    const double late = seconds({{.host = 0, .kind = Straggler::Kind::fixed, .seconds = 100}}) - seconds({});
+    EXPECT_GT(late, 80) << schedule << ": other workers take over some of its batches";
+    EXPECT_LT(late, 6 * 100 + 1) << schedule;
+    if (find_schedule(schedule).synchronous) EXPECT_GT(late, 5 * 100) << schedule << ": every batch waits for it";
+  }
+}
+
 TEST_F(VirtualTimeTest, two_roles_on_one_core_share_it_and_on_two_hosts_do_not) {
   const auto seconds = [](int second_device) {
     const auto simulator = make_simulator({.hosts = 2}, {});
-    const auto work = [](Context& me) { me.compute("work", 0, 1, [] {}); };
+    const auto work = [](Context& me) { me.compute(ComputeKind::other, 0, 1, [] {}); };
     simulator->run({{.name = "a", .run = work}, {.name = "b", .run = work, .device = second_device}});
     return simulator->now();
   };
@@ -44,13 +64,13 @@ TEST_F(VirtualTimeTest, work_sees_the_world_at_its_start_and_others_see_its_resu
   simulator->run({{.name = "a",
                    .run =
                        [&](Context& me) {
-                         me.compute("work", 0, 2, [&] { seen_by_a = published; });
+                         me.compute(ComputeKind::other, 0, 2, [&] { seen_by_a = published; });
                          published = 2;
                        }},
                   {.name = "b",
                    .run =
                        [&](Context& me) {
-                         me.compute("work", 0, 1, [] {});
+                         me.compute(ComputeKind::other, 0, 1, [] {});
                          published = 1;
                          me.sleep(0.5);
                          seen_by_b_at_the_end = published;

@@ -24,7 +24,7 @@ Observed simulate(ScheduleOptions schedule, int batches) {
   lab.run(*make_simulator({.hosts = 8}, {.events = &trace}), 0, batches);
   std::map<double, int> change;  // +1 where a forward begins, -1 where the backward of block 0 has published
   for (const Trace::Entry& entry : trace.entries()) {
-    if (entry.event.kind == EventKind::compute && entry.event.what == "forward") ++change[entry.begin];
+    if (entry.event.kind == EventKind::compute && entry.event.computation.kind == ComputeKind::forward) ++change[entry.begin];
     if (entry.event.kind == EventKind::publish && entry.event.block == 0) --change[entry.end];
   }
   Observed observed;

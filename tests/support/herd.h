@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "rubato/core/random.h"
 #include "rubato/model/dropout.h"
 #include "rubato/model/model.h"
 #include "rubato/train/job.h"
@@ -122,9 +123,8 @@ struct WholeDriftImpl : torch::nn::Cloneable<WholeDriftImpl> {
   }
   /// What `replica` meets in its batch `batch`, with the default seed of a stage.
   static torch::Tensor gradient_of(int replica, std::int64_t batch) {
-    const PassKeyScope key({.seed = StageOptions{}.seed + static_cast<std::uint64_t>(replica),
-                            .batch = static_cast<std::uint64_t>(batch),
-                            .block = 0});
+    const PassKeyScope key(
+        {.seed = replica_seed(StageOptions{}.seed, replica), .batch = static_cast<std::uint64_t>(batch), .block = 0});
     return gradient(next_pass_generator());
   }
 

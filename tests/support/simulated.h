@@ -39,8 +39,8 @@ inline double forwards(const SimulatedPlatform& platform, int passes, std::uint6
   double end = 0;
   make_simulator(platform, {.seed = seed})->run({{.name = "worker", .run = [&](Context& me) {
                                                     for (int i = 0; i < passes; ++i) {
-                                                      me.compute("forward", i, 1, [] {});
-                                                      me.compute("backward", i, 0, [] {});
+                                                      me.compute(ComputeKind::forward, i, 1, [] {});
+                                                      me.compute(ComputeKind::backward, i, 0, [] {});
                                                     }
                                                     end = me.now();
                                                   }}});

@@ -33,7 +33,7 @@ TEST(TraceFigures, updating_layer_by_layer_saves_half_the_backward_time_of_all_b
 
 TEST(TraceFigures, waiting_is_a_share_of_the_time_of_roles_that_compute) {
   Trace trace;
-  trace.add("r0/worker-0", {.kind = EventKind::compute, .batch = 0, .what = "forward"}, 0, 6);
+  trace.add("r0/worker-0", {.kind = EventKind::compute, .batch = 0, .computation = ComputeKind::forward}, 0, 6);
   trace.add("r0/worker-0", {.kind = EventKind::receive, .what = "c"}, 6, 8);
   trace.add("centre", {.kind = EventKind::receive, .what = "c"}, 0, 8);
   EXPECT_DOUBLE_EQ(figures_of(trace).waiting_share, 0.25);

@@ -80,8 +80,8 @@ TEST(Timings, survive_json_and_count_passes) {
   TimingsMeter meter;
   meter.add("w", {.kind = EventKind::take_batch, .batch = 0}, 0, 0);
   meter.add("w", {.kind = EventKind::take_batch, .batch = -1}, 0, 0);
-  meter.add("w", {.kind = EventKind::compute, .what = "forward"}, 1, 3);
-  meter.add("w", {.kind = EventKind::compute, .what = "backward"}, 3, 4);
+  meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::forward}, 1, 3);
+  meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::backward}, 3, 4);
   const Timings read = timings_from_json(to_json(meter.timings()), "t.json");
   EXPECT_EQ(read.passes, 1);
   EXPECT_EQ(read.forward, 2);

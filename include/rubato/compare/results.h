@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,11 @@ struct Result {
   Trial trial;
   std::string status;  ///< done, diverged
   Figures figures;
+  std::set<std::string> without;  ///< figures that the run names and has no value for
 };
 
-/// Reads what `run_trials` left in `folder`. DataError for what is missing.
+/// Reads what `run_trials` left in `folder`. DataError for what is missing, UsageError where a column's formula names a figure
+/// that no run knows.
 std::vector<Result> read_results(const Experiment& experiment, const std::vector<Trial>& trials,
                                  const std::filesystem::path& folder);
 

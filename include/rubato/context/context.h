@@ -25,9 +25,9 @@ class Context : public Actor {
   /// Blocks until a message is there.
   virtual std::unique_ptr<Message> receive(const ChannelSpec& channel) = 0;
   /// Runs `work` at once, for real; in virtual time then lets `seconds` of the device's time pass before it returns. So a role
-  /// reads before `compute` and publishes after it. `what` and `batch` name it in traces. Guards (no-grad, autocast) live inside
-  /// `work`, never across a blocking verb.
-  virtual void compute(const char* what, std::int64_t batch, double seconds, FunctionRef<void()> work) = 0;
+  /// reads before `compute` and publishes after it. `what` and `batch` say what it is, in figures and traces. Guards (no-grad,
+  /// autocast) live inside `work`, never across a blocking verb.
+  virtual void compute(Computation what, std::int64_t batch, double seconds, FunctionRef<void()> work) = 0;
   /// Hands in `part` and blocks until every member of `group` has; returns the sum of all parts in order of rank, so that its
   /// bits do not depend on timing. The result is shared and must not be written.
   virtual std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) = 0;

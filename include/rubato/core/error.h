@@ -10,6 +10,7 @@ namespace rubato {
 /// How the command ends. Documented in README.md and in `rubato --help`; scripts rely on the numbers.
 enum class ExitCode : int {
   ok = 0,
+  internal = 1,       ///< out of memory, an error of libtorch, a fault of rubato
   usage = 2,          ///< wrong flags, configuration or combination
   data = 3,           ///< data, checkpoint or run folder that cannot be read or written
   diverged = 4,       ///< the loss is not finite; the last good checkpoint is kept

@@ -7,7 +7,22 @@
 namespace rubato {
 
 /// What a random stream is for; part of its key, so that no two uses ever share a stream.
-enum class RandomUse : std::uint64_t { shuffle = 1, augment, weights, dropout, role, delay, test, gradient_model, fault };
+enum class RandomUse : std::uint64_t {
+  shuffle = 1,
+  augment,
+  weights,
+  dropout,
+  role,
+  delay,
+  test,
+  gradient_model,
+  fault,
+  replica
+};
+
+/// The seed of replica `replica` in a run of `seed`: that of the run for replica 0. No run of another seed shares it, so that
+/// means over seeds are of independent runs.
+std::uint64_t replica_seed(std::uint64_t seed, int replica);
 
 /// A stream of 64-bit numbers that depends on its key alone (SplitMix64, Steele et al. 2014): the same on every machine, cheap
 /// to create, never shared between threads. Meets UniformRandomBitGenerator.
@@ -43,5 +58,9 @@ class RandomStream {
 
   std::uint64_t state_;
 };
+
+inline std::uint64_t replica_seed(std::uint64_t seed, int replica) {
+  return replica == 0 ? seed : RandomStream(seed, RandomUse::replica, {static_cast<std::uint64_t>(replica)})();
+}
 
 }  // namespace rubato

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,10 +47,16 @@ class Coupling {
   /// `replica` begins with step `step` in the middle of a run: gives `store` the centre's weights. Before any of its roles, by a
   /// context of its own; only where `CouplingEntry::changes_members`.
   virtual void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step);
+  /// The same between segments, for a replica whose state no checkpoint holds.
+  virtual void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step);
   /// The weights that the run is about: what is evaluated and exported. Not during a segment.
   virtual WeightStore& answer() = 0;
   /// Whether the batch-norm statistics of `answer` do not belong to its weights, because those are averages.
   virtual bool answer_needs_statistics() const { return true; }
+  /// How stale what replicas bring to the centre is: changes of `block` there since the replica's last exchange with it (of a
+  /// gradient: since the weights that it was computed with). Nothing: there is no centre here. Not during a
+  /// segment.
+  virtual std::optional<StalenessCount> centre_staleness(int /*block*/) const { return std::nullopt; }
   /// What is the centre's.
   virtual void save(torch::serialize::OutputArchive&) const {}
   virtual void load(torch::serialize::InputArchive&) {}
@@ -64,6 +71,12 @@ struct CouplingParts {
   StoreOptions store;                ///< of the replicas
   std::vector<WeightStore*> stores;  ///< one per replica; all start with the model's weights; null: in another process
   bool centre_here = true;
+};
+
+/// What the clock of a replica's weights counts.
+enum class StepClock {
+  replica,  ///< its own steps
+  centre,   ///< the steps of the centre, which takes one for each step of every replica
 };
 
 /// One row of `rubato list couplings`, and all that the rest of rubato knows of a coupling.
@@ -82,7 +95,10 @@ struct CouplingEntry {
   bool every_block = false;          ///< needs a gradient of every block in every step
   bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
   bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
-  bool whole_steps = false;          ///< needs a schedule that takes one step of the whole model at a time
+  StepClock clock = StepClock::replica;
+  bool whole_steps = false;  ///< needs a schedule that takes one step of the whole model at a time
+  /// Options that it reads besides those that all read, by name of the flag; for another coupling they are refused.
+  std::vector<std::string> options = {};
 };
 
 const std::vector<CouplingEntry>& couplings();

@@ -109,6 +109,8 @@ class BatchSource {
   std::int64_t hold();
   /// Goes on after `hold`; the segment ends at `end`, if not earlier.
   void end_at(std::int64_t end);
+  /// Samples of a full batch.
+  std::int64_t batch_size() const { return maker_->options().batch_size; }
   /// Index of the first batch not handed out yet: where a resumed run goes on.
   std::int64_t position() const;
   /// Goes on where the furthest of the sources that stop together is: for a replica that joins later.

@@ -9,16 +9,24 @@
 
 namespace rubato {
 
+/// How momentum goes on where the learning rate changes; the same where it does not.
+enum class MomentumForm {
+  torch,     ///< b <- m b + g, w <- w - rate b: the new rate scales the old momentum as well, as torch.optim.SGD has it
+  velocity,  ///< v <- m v - rate g, w <- w + v: what was gained at the old rate stays (Sutskever et al. 2013; the EASGD paper)
+};
+MomentumForm parse_momentum_form(const std::string& name);
+
 /// libtorch's own optimizers, by name. Fields that an optimizer does not have are ignored by it; `check` says so where it would
 /// surprise.
 struct OptimizerOptions {
   std::string name = "sgd";  ///< sgd, adam, adamw, rmsprop, adagrad
   LearningRate learning_rate;
-  double momentum = 0;      ///< sgd, rmsprop; [0, 1)
-  bool nesterov = false;    ///< sgd; needs momentum > 0
-  double weight_decay = 0;  ///< >= 0; adamw: decoupled, else added to the gradient
-  double clip_norm = 0;     ///< largest L2 norm of one block's gradient; 0: no clipping
-  double clip_value = 0;    ///< largest absolute value of a gradient's element; 0: no clipping
+  double momentum = 0;                               ///< sgd, rmsprop; [0, 1)
+  bool nesterov = false;                             ///< sgd; needs momentum > 0
+  MomentumForm momentum_form = MomentumForm::torch;  ///< sgd
+  double weight_decay = 0;                           ///< >= 0; adamw: decoupled, else added to the gradient
+  double clip_norm = 0;                              ///< largest L2 norm of one block's gradient; 0: no clipping
+  double clip_value = 0;                             ///< largest absolute value of a gradient's element; 0: no clipping
 
   void check() const;
 };
@@ -30,6 +38,10 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& 
 
 /// The momentum buffer that torch's SGD keeps for `parameter`; undefined before its first step and for other optimizers.
 torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter);
+
+/// Before a step of SGD at `rate` whose last step was at `last_rate`: makes its momentum buffers those of the velocity form.
+void keep_velocity(torch::optim::Optimizer& optimizer, const std::vector<torch::Tensor>& parameters, double last_rate,
+                   double rate);
 
 /// Scales `gradients` in place of the vector's entries as `clip_norm` and `clip_value` ask. Undefined entries are skipped.
 void clip(const OptimizerOptions& options, std::vector<torch::Tensor>& gradients);

@@ -108,8 +108,8 @@ class Stage {
 
   /// Backward through block `local`; to be called from the last block down to 0. `grad` holds the gradient with respect to the
   /// block's output and receives that with respect to its input (undefined below the model's first block). Returns one gradient
-  /// per parameter, undefined where a parameter does not take part. Frees the block's part of the pass. What is not `wanted` is
-  /// undefined.
+  /// per parameter, undefined where a parameter does not take part or is frozen (`requires_grad` of the prototype). Frees the
+  /// block's part of the pass. What is not `wanted` is undefined.
   std::vector<torch::Tensor> backward(Pass& pass, int local, torch::Tensor& grad, Wanted wanted = Wanted::both) const;
 
  private:

@@ -28,8 +28,8 @@ struct Snapshot {
   TensorSetPtr parameters, buffers;
 };
 
-/// Staleness of all updates of one block so far: clock before the update minus clock at which its gradient
-/// was evaluated. What a coupling publishes in between is not counted.
+/// Staleness of all updates of one block so far: clock before the update minus clock of the weights that the forward pass of its
+/// gradient read. What a coupling publishes in between is not counted.
 struct StalenessCount {
   std::int64_t updates = 0, sum = 0, max = 0;
   double mean() const { return updates == 0 ? 0.0 : static_cast<double>(sum) / static_cast<double>(updates); }
@@ -46,6 +46,9 @@ struct StoreOptions {
   AveragingOptions averaging;
   /// Multiply a gradient of staleness s by 1 / (1 + s).
   bool scale_by_staleness = false;
+  /// Optimizer steps here in one step of a replica: more than one at a centre that steps for several. The learning rate's
+  /// schedule goes by steps of a replica.
+  std::int64_t updates_per_step = 1;
   torch::Device device = torch::kCPU;
   std::string name = {};  ///< in events: "r0", "centre"; unique in a run
   /// Blocks [first, second) whose weights are held here; the others have no content (libtorch's device "meta"). Nothing: all.
@@ -90,11 +93,23 @@ class WeightStore {
   /// optimizer's state does not move.
   std::int64_t skip(Actor& actor, int block);
 
-  /// Publishes what a forward pass that read `read` did to the buffers, as a difference: statistics that others published
-  /// meanwhile are kept.
+  /// Learning rate of the step that a block whose clock is `clock` takes next.
+  double rate(std::int64_t clock) const;
+  /// The run's steps are numbered anew, `steps` further on than before, because another number of replicas shares them: the
+  /// learning rate's schedule follows, clocks stay. Between segments.
+  void renumber(std::int64_t steps) { schedule_offset_ += steps; }
+
+  /// Publishes what a forward pass that read `read` did to the buffers. Where others have published meanwhile, as if the pass had
+  /// begun with what they left: running means r <- d r + (1 - d) s stay means however many passes are under way. Where d is not
+  /// known (`buffer_decays`), the difference is added, to a real number divided by the publications it missed, so that it cannot
+  /// diverge.
   void merge_buffers(Actor& actor, int block, const TensorSetPtr& read, const std::vector<torch::Tensor>& after);
 
   StalenessCount staleness(int block) const;
+
+  /// How a training pass changes each buffer of `block`: d, where it makes d r + (1 - d) s of a running mean r; not a number
+  /// where that is not known.
+  const std::vector<double>& buffer_decays(int block) const;
 
   /// "block.parameter" for each parameter, then each buffer, of `block`.
   const std::vector<std::string>& parameter_names(int block) const;
@@ -109,15 +124,18 @@ class WeightStore {
 
   /// Everything but the weights in flight: weights, buffers, versions, staleness and optimizer state. Not during a run.
   void save(torch::serialize::OutputArchive& archive) const;
-  /// DataError when the archive does not fit the model or the optimizer. `partial`: it may hold some blocks only.
+  /// DataError when the archive does not fit the model; the store is then as it was. `partial`: it may hold some blocks only.
   void load(torch::serialize::InputArchive& archive, bool partial = false);
 
  private:
   struct BlockState;
+  struct Loaded;
+  Loaded read_block(BlockState& state, torch::serialize::InputArchive& part) const;
   TensorSetPtr publish(Actor& actor, BlockState& state, std::shared_ptr<TensorSet> next, Event event);
   void average(BlockState& state) const;
 
   StoreOptions options_;
+  std::int64_t schedule_offset_ = 0;  ///< changes between segments only
   std::vector<std::unique_ptr<BlockState>> blocks_;
 };
 

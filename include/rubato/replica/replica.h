@@ -54,6 +54,9 @@ torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& st
 /// Seconds of one part (forward, backward, update) of `block` for a whole batch; 0 where costs are unknown.
 double seconds_of(const Replica& replica, int block, double BlockCost::*part);
 
+/// `samples` of a batch as a share of a full one: below 1 for an epoch's last batch where it is short.
+double share_of_a_batch(const Replica& replica, std::int64_t samples);
+
 /// Walks `pass` from the last block to the first and hands each block's gradient to the replica's tie in step `step`, when
 /// `publish` says. Returns the gradient with respect to the stage's input.
 /// `part`: only these blocks get gradients. The walk computes nothing but error gradients above them, ends at their first and

@@ -19,9 +19,10 @@ struct BlockRange {
 struct BlockGradient {
   int block = -1;
   std::vector<torch::Tensor> gradients;  ///< one per parameter; undefined where it takes no part
-  std::int64_t clock_read = 0;           ///< clock of the weights that it was evaluated at
+  std::int64_t clock_read = 0;           ///< clock of the weights that its forward pass read
   std::int64_t step = -1;                ///< the replica's step that applies it
   std::int64_t batch = -1;               ///< the batch that it comes from; earlier than `step` in delayed methods
+  double share = 1;                      ///< of a full batch: samples of `batch` / samples of a full one; (0, 1]
 };
 
 /// What a coupling does to one replica, at the three moments it sees: a step begins, a gradient is ready, a step ends. This one

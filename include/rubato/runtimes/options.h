@@ -29,7 +29,7 @@ struct RuntimeOptions {
   /// Threads: called at the start of each role's thread (intra-op threads are set here).
   std::function<void()> on_thread_start;
   /// Simulator: seconds that `what` takes in place of those that `role` gives to `compute`. Called in the order of virtual time.
-  std::function<double(const std::string& role, const char* what, double seconds)> cost;
+  std::function<double(const std::string& role, const Computation& what, double seconds)> cost;
   /// Simulator: roles share one thread, each on a stack of `stack_kib`, instead of having a thread each: cheaper switches, and
   /// what libtorch and OpenBLAS keep per thread is there once. Not where an order makes roles wait: they may then do so under a
   /// guard of libtorch's, which would leak into another. The first simulator of a process decides for all.

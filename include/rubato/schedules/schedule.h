@@ -65,6 +65,8 @@ struct ScheduleEntry {
   bool fixed_protocol;         ///< same bits whatever the timing
   bool synchronous = false;    ///< weights never change between forward and backward: `stale_weights` has nothing to choose
   bool partial_steps = false;  ///< some steps have gradients of a part of the blocks only
+  /// Options that it reads besides those that all read, by name of the flag; for another schedule they are refused.
+  std::vector<std::string> options = {};
 };
 
 const std::vector<ScheduleEntry>& schedules();

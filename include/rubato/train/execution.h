@@ -5,9 +5,17 @@
 #include <string>
 
 #include "rubato/context/runtime.h"
+#include "rubato/core/error.h"
 #include "rubato/train/job.h"
 
 namespace rubato {
+
+/// How a job has ended.
+struct JobEnd {
+  ExitCode code = ExitCode::ok;  ///< of every process of the job
+  std::string status;            ///< as in summary.json
+  std::string why;               ///< one sentence; empty where nothing went wrong
+};
 
 /// What executes a job, as the trainer sees it: the roles of this process, or other processes.
 class Execution {
@@ -25,8 +33,8 @@ class Execution {
   virtual StalenessCount staleness(int block) const = 0;
   /// As Job::digest.
   virtual std::string digest() const = 0;
-  /// The run is over. `status`: as in summary.json.
-  virtual void finish(const std::string& /*status*/) {}
+  /// The run is over: tells all that take part.
+  virtual void finish(const JobEnd&) {}
   /// How far the run is besides steps; shown by `rubato status`.
   virtual void tell(double /*train_loss*/, double /*test_accuracy*/) {}
 };

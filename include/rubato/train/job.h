@@ -32,7 +32,7 @@ struct JobParts {
   ScheduleOptions schedule;
   CouplingOptions coupling;  ///< ranges and prefixes are filled in by the job
   StoreOptions store;
-  StageOptions stage;  ///< replica r draws dropout masks from seed + r
+  StageOptions stage;  ///< replica r draws dropout masks from replica_seed(seed, r)
   std::vector<BlockCost> costs;
   std::vector<std::shared_ptr<const BatchMaker>> batches;  ///< one per replica
   std::vector<Shard> shards;                               ///< one per replica, or empty: each takes all of its batches
@@ -69,6 +69,8 @@ class Job final : public Restorable {
   const WeightStore& answer();
   /// Of all replicas together.
   StalenessCount staleness(int block) const;
+  /// As Coupling::centre_staleness.
+  std::optional<StalenessCount> centre_staleness(int block) const { return coupling_->centre_staleness(block); }
   bool finite() const;
   /// Of replica 0; nothing unless `JobParts::probe_every`.
   std::optional<BiasReport> bias() const;
@@ -80,8 +82,12 @@ class Job final : public Restorable {
   static std::string digest_of(const std::vector<std::string>& replicas);
 
   void save(torch::serialize::OutputArchive& archive) const override;
-  /// Replicas that the archive does not hold begin as its first one is.
+  /// Replicas that the archive does not hold begin as its first one is, or, where it holds none, with the centre's weights: call
+  /// `renumber` next.
   void load(torch::serialize::InputArchive& archive) override;
+  /// After `load`: the run stands at step `step`, which is `steps` more than when it was saved, because another number of
+  /// replicas takes its batches.
+  void renumber(std::int64_t steps, std::int64_t step);
 
   // Parts of a job that is spread over processes.
 
@@ -108,11 +114,12 @@ class Job final : public Restorable {
   std::unique_ptr<BiasProbe> probe_;
   std::vector<std::unique_ptr<Member>> members_;
   std::int64_t begin_ = 0;
-  WeightStore* answer_ = nullptr;  ///< null: has to be made again
+  std::vector<int> from_the_centre_;  ///< replicas that have not been loaded
+  WeightStore* answer_ = nullptr;     ///< null: has to be made again
 };
 
-/// Runs `batches` batches forward through `store`'s weights and publishes the statistics: after averaging, those of the replicas
-/// do not fit any more. Not during a run.
+/// Runs `batches` batches forward through `store`'s weights and publishes the mean of their statistics: after averaging, those of
+/// the replicas do not fit any more. Not during a run.
 void refresh_statistics(const Model& model, WeightStore& store, const BatchMaker& maker, const StageOptions& options,
                         int batches);
 

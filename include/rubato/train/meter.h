@@ -15,23 +15,34 @@ namespace rubato {
 /// first loss is remembered.
 class MetricsLog {
  public:
-  /// Keeps lines of steps up to `from_step`: a resumed run goes on from there.
-  MetricsLog(std::filesystem::path file, std::int64_t from_step);
+  /// Keeps whole lines of the first `keep` bytes: a resumed run goes on from there.
+  MetricsLog(std::filesystem::path file, std::int64_t keep);
   void write(const std::string& json_line);
+  /// Of the file so far.
+  std::int64_t bytes() const;
   bool failed() const;
 
  private:
   mutable std::mutex mutex_;
   std::ofstream file_;
+  std::int64_t bytes_ = 0;
   bool failed_ = false;
 };
 
 /// What the meter knows at one moment.
 struct MeterReading {
-  std::int64_t steps = 0, samples = 0;    ///< since the run began (a resumed run: since it was resumed)
+  std::int64_t steps = 0, samples = 0;    ///< since the run began, however often it was resumed
   double loss = 0;                        ///< mean over the last window of batches
   double epoch_loss = 0;                  ///< mean over samples since `begin_epoch`
   std::optional<double> seconds_to_loss;  ///< time of the runtime's clock when a window first had the target loss
+};
+
+/// All that a meter knows: what a checkpoint keeps of it.
+struct MeterState {
+  MeterReading now;
+  double clock = 0;  ///< seconds, of all runtimes that the run has had
+  double window_loss = 0, window_begin = 0, epoch_loss = 0;
+  std::int64_t window_steps = 0, window_samples = 0, epoch_samples = 0;
 };
 
 /// Counts batches, averages the loss, stops a run that diverges. Called by the roles that compute losses.
@@ -46,14 +57,16 @@ class StepMeter final : public StepObserver {
   /// Not while roles run.
   void watch_for(std::optional<double> target_loss) { target_loss_ = target_loss; }
   MeterReading reading() const;
+  /// `time`: of the runtime's clock.
+  MeterState state(double time) const;
+  /// Goes on from `state` with a runtime whose clock begins at 0. Not while roles run.
+  void resume(const MeterState& state);
 
  private:
   MetricsLog* log_ = nullptr;
   mutable std::mutex mutex_;  ///< guards everything below
-  MeterReading now_;
+  MeterState state_;          ///< its clock: of earlier runtimes
   std::optional<double> target_loss_;
-  double window_loss_ = 0, epoch_loss_ = 0, window_begin_ = 0;
-  std::int64_t window_steps_ = 0, window_samples_ = 0, epoch_samples_ = 0;
 };
 
 }  // namespace rubato

@@ -45,6 +45,7 @@ struct TrainOptions {
   std::string optimizer = "sgd";
   std::optional<double> lr, momentum, weight_decay;
   bool nesterov = false;
+  std::string momentum_form = "auto";
   std::string lr_schedule = "cosine";
   double warmup_epochs = 0, lr_step_epochs = 1, lr_step_factor = 0.1;
   double clip_norm = 0, clip_value = 0;
@@ -78,6 +79,13 @@ struct TrainOptions {
 /// that the written configuration says what ran. Throws UsageError for values outside their range and for combinations that
 /// cannot work.
 TrainOptions resolve(TrainOptions options);
+
+/// Whether options that a resumed run must share with what it goes on from may differ because another number of replicas shares
+/// the work.
+enum class OtherReplicas { refused, allowed };
+/// The flag of the first option that would make `now` another run than `before`; nothing: it is the same run.
+std::optional<std::string> first_difference(const TrainOptions& before, const TrainOptions& now,
+                                            OtherReplicas replicas = OtherReplicas::refused);
 
 /// The options as a TOML document whose keys are the flags' names.
 std::string to_toml(const TrainOptions& options);

@@ -14,7 +14,8 @@ struct OptionInfo {
   const char* help;   ///< meaning and unit
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
-  bool identity = true;  ///< a resumed run must have the same value
+  bool identity = true;      ///< a resumed run must have the same value
+  bool of_replicas = false;  ///< except where it goes on with another number of replicas
 };
 
 /// Calls `visit(info, field)` for every option. `o` is a TrainOptions, const or not.
@@ -67,11 +68,14 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
-  visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0}, o.replicas);
+  visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0, inf, true, true}, o.replicas);
   visit(OptionInfo{"period", group, "steps of a replica between two exchanges; default by coupling", 1}, o.period);
-  visit(OptionInfo{"moving-rate", group, "elastic averaging: alpha, how far replica and centre move towards each other", 0},
+  visit(OptionInfo{"moving-rate", group, "elastic averaging: alpha, how far replica and centre move towards each other", 0, inf,
+                   true, true},
         o.moving_rate);
-  visit(OptionInfo{"beta", group, "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9", 0}, o.beta);
+  visit(OptionInfo{"beta", group, "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9", 0, inf, true,
+                   true},
+        o.beta);
   visit(OptionInfo{"penalty", group, "admm: rho, strength of the tie to the centre", 0}, o.penalty);
   visit(OptionInfo{"sampling", group,
                    "whole: each replica samples all of the data; shard: they share each epoch; auto: by coupling"},
@@ -84,6 +88,12 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"momentum", group, "sgd (default 0.9; 0 with easgd, downpour and their like), rmsprop (default 0)", 0, 1},
         o.momentum);
   visit(OptionInfo{"nesterov", group, "sgd: Nesterov momentum"}, o.nesterov);
+  visit(
+      OptionInfo{
+          "momentum-form", group,
+          "sgd, where the rate changes: torch (the new rate scales old momentum) or velocity (it does not); auto: velocity "
+          "with eamsgd and mdownpour, whose paper has it so, else torch"},
+      o.momentum_form);
   visit(OptionInfo{"weight-decay", group, "default: sgd 5e-4, adamw 0.01, others 0", 0}, o.weight_decay);
   visit(OptionInfo{"lr-schedule", group, "constant, step or cosine"}, o.lr_schedule);
   visit(OptionInfo{"warmup-epochs", group, "epochs of linear warm-up of the learning rate", 0}, o.warmup_epochs);

@@ -49,12 +49,19 @@ struct Plan {
   ScheduleOptions schedule;
   CouplingOptions coupling;
   RuntimeOptions roles;
-  SimulatedPlatform platform;                         ///< simulator only
-  std::vector<BlockCost> costs;                       ///< simulator only
-  std::optional<WhatIf> what_if;                      ///< simulator, where a recorded run is behind it
-  std::int64_t steps_per_epoch = 0, total_steps = 0;  ///< of each replica
+  SimulatedPlatform platform;     ///< simulator only
+  std::vector<BlockCost> costs;   ///< simulator only
+  std::optional<WhatIf> what_if;  ///< simulator, where a recorded run is behind it
+  std::int64_t total_steps = 0;   ///< of each replica
   /// Steps of each replica between tests, during which nobody waits for a test: an epoch, or as many epochs as make 20 steps.
   std::int64_t test_every = 0;
+
+  /// Passes over the training data, of all replicas together, after `step` steps of each.
+  double epochs_at(std::int64_t step) const;
+  /// Whole ones of these.
+  std::int64_t epochs_until(std::int64_t step) const;
+  /// Steps of each replica in `epochs` passes of all together, to the nearest.
+  std::int64_t steps_in(double epochs) const;
 
   /// Whether the run takes time only and computes nothing.
   bool hollow() const { return stage.hollow != nullptr; }

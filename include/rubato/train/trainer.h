@@ -19,6 +19,7 @@
 namespace rubato {
 
 class EventFile;
+class FolderLock;
 class Recorder;
 
 /// Told how a run goes, on the thread that called `Trainer::run`, between segments.
@@ -49,8 +50,10 @@ class Trainer {
   const std::filesystem::path& folder() const { return folder_; }
   const Plan& plan() const { return plan_; }
   MeterReading reading() const { return meter_.reading(); }
-  std::int64_t first_step() const { return progress_at_start_.step; }
-  double training_seconds() const;  ///< so far, evaluation left out; not during `run`
+  /// Where this trainer began: all 0, unless it resumes a run.
+  const Progress& at_start() const { return progress_at_start_; }
+  /// Since this trainer began, evaluation left out; not during `run`.
+  double training_seconds() const;
   double virtual_seconds() const { return progress_.virtual_seconds; }
   const Trace& trace() const { return trace_; }
   Job& job() { return *job_; }
@@ -60,8 +63,9 @@ class Trainer {
 
  private:
   void open_folder();
+  void open_resumed_folder();
+  void check_same_run(const CheckpointFolder::Found& found) const;
   std::string saved_config() const;
-  std::int64_t step_with(int replicas, const TrainOptions& saved) const;
   void resume();
   std::unique_ptr<Execution> make_execution();
   void run_segment(std::int64_t end);
@@ -79,7 +83,10 @@ class Trainer {
 
   Plan plan_;
   TrainListener* listener_;
+  std::string data_;  ///< digest of the data; empty: nothing is computed
   std::filesystem::path folder_;
+  std::unique_ptr<FolderLock> lock_;
+  std::optional<CheckpointFolder::Found> found_;  ///< what this run goes on from
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<EventFile> events_;
   std::unique_ptr<Recorder> recorder_;
@@ -92,7 +99,6 @@ class Trainer {
   std::unique_ptr<Execution> execution_;
   Progress progress_, progress_at_start_;
   std::int64_t last_checkpoint_ = -1, epochs_begun_ = 0;
-  Evaluation test_;
   std::string status_ = "running";
   std::atomic<bool> stop_requested_{false};
 };

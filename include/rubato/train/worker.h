@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "rubato/train/execution.h"
 #include "rubato/train/plan.h"
 
 namespace rubato {
@@ -14,12 +15,14 @@ class Worker {
   /// `plan.processes` says where it stands. `note` is told, on any thread, what a person may want to know.
   Worker(Plan plan, std::function<void(const std::string&)> note);
   ~Worker();
-  /// Until the job is over. Returns the exit code. UsageError when the home turns this process away, DataError when the home does
+  /// Until the job is over. Returns how it ended. UsageError when the home turns this process away, DataError when the home does
   /// not answer, or goes away for good; the weights are then in the run folder.
-  int run();
+  JobEnd run();
   /// Asks the home to end the job; callable from a signal handler.
   void request_stop();
   bool stop_requested() const;
+  /// The home has ended with `code`, and it may be that it could not say so; on any thread.
+  void home_has_ended(ExitCode code);
 
  private:
   class Implementation;
