@@ -1,4 +1,7 @@
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -71,7 +74,16 @@ std::filesystem::path rubato::app::this_program() {
   return std::filesystem::read_symlink("/proc/self/exe");
 }
 
+/// A descriptor that was closed would be given to the next file that is opened, and what is printed would land in it.
+void open_standard_streams() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(descriptor, F_GETFD) == -1 && open("/dev/null", O_RDWR) != descriptor)
+      _exit(static_cast<int>(rubato::ExitCode::internal));
+  }
+}
+
 int main(int argc, char** argv) {
+  open_standard_streams();
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
   rubato::prepare_process();

@@ -173,18 +173,23 @@ int train_in_processes(TrainOptions options, const ProcessPlace& place) {
   _exit(code);
 }
 
-int train(const CLI::App& command, const Arguments& arguments) {
-  TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
-  if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
+void refuse_flags_of_jobs(const CLI::App& command) {
   for (const char* flag : {"--metrics", "--when-worker-dies", "--silence", "--patience", "--link-latency-ms"}) {
     if (command.count(flag) == 0) continue;
     throw UsageError(
         fmt::format("{} is for a job of several processes: leave it out, or start the run with `rubato launch`", flag));
   }
+}
+
+int train(const CLI::App& command, const Arguments& arguments) {
+  TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+  if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
+  refuse_flags_of_jobs(command);
   return run(make_plan(options));
 }
 
 int simulate(const CLI::App& command, const Arguments& arguments) {
+  refuse_flags_of_jobs(command);
   give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
     return run(make_plan(given_options(command, arguments.flags, arguments.config_file), arguments.runtime));

@@ -120,7 +120,7 @@ class Admm final : public Coupling {
         asks_{{"asks", unbounded}, [this](const Ask& ask) { return ask.replica >= 0 && ask.replica < options_.replicas; }},
         contributions_{{"contributions", 1},
                        [this](const Contribution& one) {
-                         return fits(one.difference, {0, centre_.block_count()}, centre_);
+                         return fits(one.difference, {0, centre_.block_count()}, centre_) && complete(one.difference);
                        }},
         centre_(parts.model, centre_store(parts, "none", 0)),
         ties_(parts, [&](int i) { return std::make_unique<AdmmTie>(i, parts, options, asks_, contributions_); }),

@@ -205,7 +205,7 @@ class Downpour final : public Coupling {
   bool is_usable(const Push& push) const {
     if (push.replica < 0 || push.replica >= options_.replicas) return false;
     if (push.joins || push.leaves) return true;
-    return fits(push.weights, push.blocks, centre_) && fits(push.moved, push.blocks, centre_) &&
+    return fits(push.weights, push.blocks, centre_) && fits(push.moved, push.blocks, centre_) && complete(push.moved) &&
            push.centre_versions.size() == push.moved.size();
   }
 

@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <map>
+#include <tuple>
 
 #include "couplings/elastic_rule.h"
 #include "couplings/parts.h"
@@ -208,7 +209,7 @@ class SyncElastic final : public Elastic {
  private:
   using Round = std::map<int, Visit>;  // by replica: same bits whoever came first
   void serve(Context& me, Visit visit) override {
-    const auto key = std::pair(visit.step, visit.blocks.first);
+    const std::tuple key(visit.step, visit.blocks.first, visit.blocks.last);
     Round& round = rounds_[key];
     round.emplace(visit.replica, std::move(visit));
     if (round.size() < present_) return;
@@ -233,7 +234,7 @@ class SyncElastic final : public Elastic {
     }
   }
   std::size_t present_;
-  std::map<std::pair<std::int64_t, int>, Round> rounds_;
+  std::map<std::tuple<std::int64_t, int, int>, Round> rounds_;  ///< by step and blocks
 };
 
 }  // namespace

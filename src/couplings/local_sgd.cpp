@@ -14,8 +14,9 @@ class LocalSgdTie final : public Tie {
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
     if (!period_ends(step, period_)) return;
-    // Numbered: several workers of one replica may be at the end of different periods.
-    const GroupSpec group{"mean/" + std::to_string(blocks.first), replicas_, step};
+    // Numbered: several workers of one replica may be at the end of different periods. One after the other, because sums whose
+    // numbers are far apart may share connections.
+    const GroupSpec group{"mean/" + std::to_string(blocks.first), replicas_, step / period_};
     const BlockSets mine = iterates(me, store, blocks);
     const BlockTensors means = mean_over(me, group, replica_, mine);
     for (std::size_t local = 0; local < mine.size(); ++local) {

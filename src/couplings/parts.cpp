@@ -53,8 +53,16 @@ bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& sto
 
 bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store) {
   BlockTensors tensors;
-  for (const TensorSetPtr& set : sets) tensors.push_back(set->tensors);
+  for (const TensorSetPtr& set : sets) {
+    if (set == nullptr) return false;
+    tensors.push_back(set->tensors);
+  }
+  if (!complete(tensors)) return false;
   return fits(tensors, blocks, store);
+}
+
+bool complete(const BlockTensors& tensors) {
+  return std::ranges::all_of(tensors, [](const auto& block) { return std::ranges::all_of(block, &torch::Tensor::defined); });
 }
 
 BlockSets iterates(Context& me, const WeightStore& store, BlockRange blocks) {

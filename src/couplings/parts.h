@@ -75,6 +75,8 @@ struct PortableRequest : Request {
 
 /// Whether the weights or gradients of `blocks` that came from elsewhere have the shapes of `store`'s.
 bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store);
+/// Whether no tensor is missing, which a gradient's may.
+bool complete(const BlockTensors& tensors);
 bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store);
 bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store);
 

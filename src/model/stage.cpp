@@ -75,7 +75,13 @@ torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input
                              .batch = static_cast<std::uint64_t>(pass.batch_),
                              .block = static_cast<std::uint64_t>(first_ + local)});
   const AutocastScope autocast(options_.bf16);
-  block.output = block.instance->module.forward<torch::Tensor>(block.input);
+  try {
+    block.output = block.instance->module.forward<torch::Tensor>(block.input);
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    throw DataError("block " + std::to_string(first_ + local) + " of the model cannot compute with a batch of shape " +
+                    c10::str(block.input.sizes()) + ": " + text.substr(0, text.find('\n')));
+  }
   pass.blocks_.push_back(std::move(block));
   return pass.blocks_.back().output;
 }

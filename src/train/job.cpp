@@ -47,6 +47,7 @@ struct Job::Member {
 };
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
+  check(parts_.schedule, static_cast<int>(model.blocks.size()));
   const int count = parts_.coupling.replicas;
   const Placement& place = parts_.place;
   const ScheduleEntry& entry = find_schedule(parts_.schedule.name);

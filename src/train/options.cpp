@@ -28,6 +28,40 @@ void check_known(const char* kind, const std::string& value, const std::vector<s
   if (std::find(known.begin(), known.end(), value) == known.end()) throw unknown_name(kind, value, known);
 }
 
+/// Well-formed UTF-8, without over-long forms and surrogates.
+bool is_utf8(std::string_view text) {
+  const auto byte = [&](std::size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u; };
+  for (std::size_t at = 0; at < text.size();) {
+    const unsigned first = byte(at);
+    const int more = first < 0x80                    ? 0
+                     : first >= 0xC2 && first < 0xE0 ? 1
+                     : (first & 0xF0) == 0xE0        ? 2
+                     : first >= 0xF0 && first < 0xF5 ? 3
+                                                     : -1;
+    if (more < 0) return false;
+    for (int i = 1; i <= more; ++i) {
+      if ((byte(at + static_cast<std::size_t>(i)) & 0xC0) != 0x80) return false;
+    }
+    const unsigned second = byte(at + 1);
+    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0) || (first == 0xF0 && second < 0x90) ||
+        (first == 0xF4 && second >= 0x90)) {
+      return false;
+    }
+    at += static_cast<std::size_t>(more) + 1;
+  }
+  return true;
+}
+
+/// What a configuration file cannot hold would be another name when it is read again.
+struct TextCheck {
+  template <class T>
+  void operator()(const OptionInfo&, const T&) const {}
+  void operator()(const OptionInfo& info, const std::string& value) const {
+    if (is_utf8(value)) return;
+    throw UsageError(fmt::format("--{} is not UTF-8, which config.toml is written in: rename the file or folder", info.name));
+  }
+};
+
 struct RangeCheck {
   template <class T>
   void operator()(const OptionInfo& info, const T& value) const {
@@ -234,6 +268,7 @@ std::optional<std::string> first_difference(const TrainOptions& before, const Tr
 
 TrainOptions resolve(TrainOptions o) {
   visit_options(std::as_const(o), RangeCheck{});
+  visit_options(std::as_const(o), TextCheck{});
   check_known("data set", o.data, dataset_names());
   const ScheduleEntry& schedule = find_schedule(o.schedule);
   check_known("policy of --when-worker-dies", o.when_worker_dies, {"auto", "continue", "wait", "stop"});

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <fstream>
 #include <map>
+#include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -221,6 +222,39 @@ TEST_F(Fails, what_cannot_say_what_it_has_found) {
     EXPECT_EQ(WEXITSTATUS(std::system((line + " > /dev/full 2> " + (folder.path() / "err").string()).c_str())), 3) << words[0];
     EXPECT_THAT(content_of(folder.path() / "err"), HasSubstr("standard output"));
   }
+}
+
+/// What is printed never lands in a file of the run.
+TEST_F(Fails, nothing_when_its_standard_streams_are_closed) {
+  std::string line = std::string(RUBATO_COMMAND);
+  for (const std::string& word : train("run", {"--steps", "60"})) line += " '" + word + "'";
+  EXPECT_EQ(WEXITSTATUS(std::system((line + " <&- >&- 2>&-").c_str())), 0);
+  std::istringstream lines(content_of(fs::path(run("run")) / "metrics.jsonl"));
+  int count = 0;
+  for (std::string one; std::getline(lines, one); ++count) EXPECT_TRUE(nlohmann::json::accept(one)) << one;
+  EXPECT_GT(count, 0);
+  EXPECT_EQ(summary("run")["status"], "done");
+}
+
+TEST_F(Fails, a_path_that_its_configuration_could_not_name) {
+  const Outcome refused = rubato_command(train("odd\xff", {"--steps", "2"}));
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--run-dir is not UTF-8"));
+  EXPECT_FALSE(fs::exists(run("odd\xff")));
+  ends_well(train("Übung", {"--steps", "2"}));
+}
+
+/// With one sentence and the documented code, before or as soon as it is met.
+TEST_F(Fails, images_that_no_model_can_take) {
+  const auto rewrite = [&](const char* name, std::uint32_t height) {
+    std::string bytes = content_of(data / name);
+    bytes.replace(8, 4, big_endian(height));
+    std::ofstream(data / name, std::ios::binary) << bytes.substr(0, 16 + static_cast<std::size_t>(height) * 28 * 50);
+  };
+  rewrite("t10k-images-idx3-ubyte", 14);
+  const Outcome other = rubato_command(train("run", {"--steps", "2"}));
+  EXPECT_EQ(other.exit_code, 3);
+  EXPECT_THAT(other.err, HasSubstr("those for tests of shape [1, 14, 28]"));
 }
 
 TEST_F(Fails, flags_that_nothing_reads) {

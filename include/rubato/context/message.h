@@ -49,7 +49,7 @@ class Summable : public Message {
 struct GroupSpec {
   std::string name;
   int size = 1;
-  std::int64_t number = -1;  ///< of the sum; -1: one after the other
+  std::int64_t number = -1;  ///< of the sum, 0, 1, 2, ...; those under way lie less than 16 apart; -1: one after the other
   /// Of this sum: name and number.
   std::string key() const { return number < 0 ? name : name + "/" + std::to_string(number); }
 };
