@@ -30,7 +30,7 @@ int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, 
                         const std::string& config_file) {
   const fs::path weights = find_weights(checkpoint);
   TrainOptions options = given_options(command, flags, config_file.empty() ? nearby_config(weights) : config_file);
-  options.schedule = "serial";  // evaluation needs no stages
+  options = with_coupling(with_schedule(std::move(options), "serial"), "none");  // evaluation needs no stages and replicas
   options.resume.clear();
   options.init_from = weights.string();
   options.steps = 0;

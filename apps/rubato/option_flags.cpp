@@ -93,6 +93,9 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
 }
 
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, TrainOptions options) {
+  // What a file says for its own schedule and coupling says nothing for others.
+  if (command.count("--schedule") > 0) options = with_schedule(std::move(options), flags.schedule);
+  if (command.count("--coupling") > 0) options = with_coupling(std::move(options), flags.coupling);
   overlay(command, flags, options);
   choose_length(command, options);
   return options;

@@ -63,7 +63,7 @@ int print_pipeline(const std::string& name, const TrainOptions& given) {
 
 int profile_model(const TrainOptions& given, const std::string& output, int repeats) {
   TrainOptions options = given;
-  options.schedule = "serial";
+  options = with_coupling(with_schedule(std::move(options), "serial"), "none");
   const Plan plan = make_plan(options);
   const Batch batch = plan.batches->make(0);
   Profile profile = measure_profile(plan.model, plan.stage, plan.store, batch, repeats);

@@ -197,6 +197,8 @@ void check_combinations(const TrainOptions& o) {
 
 }  // namespace
 
+namespace {
+
 /// Which entries of one kind read an option that only some of them read.
 using Readers = std::map<std::string, std::vector<std::string>>;
 
@@ -207,6 +209,20 @@ Readers readers_of(const std::vector<Entry>& entries) {
     for (const std::string& option : entry.options) readers[option].push_back(entry.name);
   }
   return readers;
+}
+
+/// Sets options that `readers` names, but that `entry` is not among the readers of, back to their defaults.
+void forget_unread(TrainOptions& options, const Readers& readers, const std::string& entry) {
+  const TrainOptions usual;
+  visit_options(options, [&](const OptionInfo& info, auto& field) {
+    const auto found = readers.find(info.name);
+    if (found == readers.end() || std::ranges::find(found->second, entry) != found->second.end()) return;
+    visit_options(usual, [&](const OptionInfo& other, const auto& value) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(field)>, std::decay_t<decltype(value)>>) {
+        if (std::string_view(info.name) == other.name) field = value;
+      }
+    });
+  });
 }
 
 /// Options that are set and that nothing of this run reads.
@@ -251,6 +267,29 @@ class Unread {
   const TrainOptions usual_{};
   const Readers schedules_ = readers_of(schedules()), couplings_ = readers_of(couplings());
 };
+
+}  // namespace
+
+TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
+  forget_unread(options, readers_of(schedules()), schedule);
+  if (options.schedule != schedule) options.stale_weights = TrainOptions{}.stale_weights;
+  options.schedule = schedule;
+  return options;
+}
+
+TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
+  const TrainOptions usual;
+  forget_unread(options, readers_of(couplings()), coupling);
+  if (options.coupling != coupling) {
+    options.period = usual.period;
+    options.moving_rate = usual.moving_rate;
+    options.beta = usual.beta;
+    options.sampling = usual.sampling;
+    options.replicas = coupling == "none" ? usual.replicas : options.replicas;
+  }
+  options.coupling = coupling;
+  return options;
+}
 
 std::optional<std::string> first_difference(const TrainOptions& before, const TrainOptions& now, OtherReplicas replicas) {
   std::optional<std::string> found;

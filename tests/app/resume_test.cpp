@@ -224,6 +224,19 @@ TEST_F(Fails, what_cannot_say_what_it_has_found) {
   }
 }
 
+/// What a run's file says for its own schedule and coupling says nothing for others.
+TEST_F(GoesOn, with_another_method_from_its_configuration) {
+  ends_well(train("ddg", {"--steps", "4", "--schedule", "ddg", "--stages", "3", "--cuts", "1,2", "--coupling", "easgd",
+                          "--replicas", "2", "--period", "2"}));
+  for (const std::string name : {"ddg"}) ends_well({"eval", "--checkpoint", run(name)});
+  const std::string config = run("ddg") + "/config.toml";
+  ends_well({"train", "--config", config, "--schedule", "serial", "--coupling", "none", "--run-dir", run("serial"), "--quiet"});
+  ends_well({"train", "--config", config, "--schedule", "hogwild", "--workers", "3", "--coupling", "downpour", "--run-dir",
+             run("hogwild"), "--quiet"});
+  ends_well({"eval", "--checkpoint", run("hogwild")});
+  ends_well({"profile", "--config", config, "--coupling", "none", "--batch-size", "8"});
+}
+
 /// What is printed never lands in a file of the run.
 TEST_F(Fails, nothing_when_its_standard_streams_are_closed) {
   std::string line = std::string(RUBATO_COMMAND);

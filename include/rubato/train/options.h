@@ -80,6 +80,10 @@ struct TrainOptions {
 /// cannot work.
 TrainOptions resolve(TrainOptions options);
 
+/// `options` with another schedule or coupling: what only other entries read goes back to its default.
+TrainOptions with_schedule(TrainOptions options, const std::string& schedule);
+TrainOptions with_coupling(TrainOptions options, const std::string& coupling);
+
 /// Whether options that a resumed run must share with what it goes on from may differ because another number of replicas shares
 /// the work.
 enum class OtherReplicas { refused, allowed };
