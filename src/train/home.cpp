@@ -266,6 +266,7 @@ void Home::tell(double train_loss, double test_accuracy) {
 /// Until all that are there have said that they leave. Who is still on its way has a moment to come, where the job has failed for
 /// want of it.
 void Home::finish(const JobEnd& end) {
+  open();  // it may have failed before anybody was let in
   {
     std::unique_lock lock(mutex_);
     end_ = end;

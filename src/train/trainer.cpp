@@ -228,8 +228,8 @@ std::int64_t Trainer::segment_end(std::int64_t step) const {
 }
 
 void Trainer::run() {
-  if (last_checkpoint_ < 0 && plan_.options.checkpoint_every >= 0) write_checkpoint();
   try {
+    if (last_checkpoint_ < 0 && plan_.options.checkpoint_every >= 0) write_checkpoint();
     while (progress_.step < plan_.total_steps && !stop_requested_ && !target_reached()) {
       const std::int64_t end = segment_end(progress_.step);
       run_segment(end);

@@ -199,6 +199,23 @@ TEST_F(Fails, every_worker_of_a_job_that_diverged) {
   }
 }
 
+/// Before the first worker is let in.
+TEST_F(Fails, every_worker_of_a_job_whose_disk_is_full_from_the_start) {
+  const Variables common(
+      std::map<std::string, std::string>{{"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29886"}});
+  const Words words = train("run", {"--coupling", "allreduce", "--steps", "50"});
+  std::optional<Background> second;
+  {
+    const Variables rank(std::map<std::string, std::string>{{"RANK", "1"}});
+    second.emplace(words, folder.path() / "second");
+  }
+  const Variables rank(std::map<std::string, std::string>{{"RANK", "0"}});
+  const Outcome first = rubato_command(words, {.file_size_limit = 20000});  // the home's as well, less than the weights need
+  EXPECT_EQ(first.exit_code, 3) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("cannot write"));
+  EXPECT_EQ(second->wait(20s), 3) << content_of(folder.path() / "second");
+}
+
 TEST_F(Fails, a_worker_without_a_home_ends_at_the_first_signal) {
   const Variables variables({{"RANK", "1"},
                              {"WORLD_SIZE", "2"},
