@@ -1,5 +1,6 @@
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -58,7 +59,8 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
 int said(int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
-  if (errno == EPIPE) return code;  // whoever read has seen enough
+  pollfd reader{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0) return code;  // whoever read has seen enough
   std::fprintf(stderr, "rubato: cannot write to standard output: %s\n", errno != 0 ? std::strerror(errno) : "output was lost");
   return code == 0 ? static_cast<int>(rubato::ExitCode::data) : code;
 }

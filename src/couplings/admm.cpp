@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "rubato/core/error.h"
 #include "rubato/model/model.h"
 
 namespace rubato::coupling_detail {
@@ -199,6 +200,11 @@ void Admm::save(torch::serialize::OutputArchive& archive) const {
 }
 
 void Admm::load(torch::serialize::InputArchive& archive) {
+  torch::IValue last, beyond;
+  if (!archive.try_read(difference_key(options_.replicas - 1, 0), last) ||
+      archive.try_read(difference_key(options_.replicas, 0), beyond)) {
+    throw DataError("admm goes on with the number of replicas that the checkpoint has, no other");
+  }
   torch::serialize::InputArchive centre;
   archive.read("centre", centre);
   centre_.load(centre);

@@ -287,6 +287,13 @@ TEST_F(Fails, images_that_no_model_can_take) {
   EXPECT_THAT(other.err, HasSubstr("those for tests of shape [1, 14, 28]"));
 }
 
+TEST_F(Fails, not_when_a_reader_has_seen_enough) {
+  std::string line = std::string(RUBATO_COMMAND);
+  for (const std::string& word : train("run", {"--steps", "30", "--evaluate-every", "5"})) line += " '" + word + "'";
+  const std::string bash = "bash -c \"set -o pipefail; " + line + " | head -1 > /dev/null\"";
+  EXPECT_EQ(WEXITSTATUS(std::system(bash.c_str())), 0);
+}
+
 TEST_F(Fails, flags_that_nothing_reads) {
   const std::map<std::string, Words> cases = {{"for --schedule hogwild or lpp", {"--workers", "8"}},
                                               {"--micro-batches is for --schedule gpipe or 1f1b", {"--micro-batches", "8"}},
