@@ -3,6 +3,8 @@
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/instancenorm.h>
 
+#include <cmath>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <optional>
@@ -47,6 +49,13 @@ std::vector<double> buffer_decays(const nn::Module& module) {
     decays.push_back(found == known.end() ? std::numeric_limits<double>::quiet_NaN() : found->second);
   }
   return decays;
+}
+
+torch::Tensor merged(const torch::Tensor& now, const torch::Tensor& read, const torch::Tensor& after, double decay,
+                     std::int64_t missed) {
+  if (!after.is_floating_point()) return now + (after - read);
+  if (std::isfinite(decay)) return after + (now - read) * decay;
+  return now + (after - read) / static_cast<double>(1 + missed);
 }
 
 }  // namespace rubato

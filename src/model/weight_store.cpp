@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include <cmath>
-
 #include "model/buffer_decays.h"
 #include "model/recycler.h"
 #include "rubato/core/error.h"
@@ -55,14 +53,6 @@ std::vector<std::string> qualified(const std::string& block, const std::vector<s
 /// A set with the tensors of `set`, which it keeps alive, so that the recycler cannot hand them out again.
 std::shared_ptr<TensorSet> sharing(const TensorSetPtr& set) {
   return {new TensorSet{set->tensors}, [set](TensorSet* shared) { delete shared; }};
-}
-
-/// What a pass that read `read` and left `after` makes of `now`, which `missed` publications have led to since.
-torch::Tensor merged(const torch::Tensor& now, const torch::Tensor& read, const torch::Tensor& after, double decay,
-                     std::int64_t missed) {
-  if (!after.is_floating_point()) return now + (after - read);
-  if (std::isfinite(decay)) return after + (now - read) * decay;
-  return now + (after - read) / static_cast<double>(1 + missed);
 }
 
 /// Undistinguishable copy of `tensor` on `device`, without history.
@@ -362,16 +352,15 @@ WeightStore::Loaded WeightStore::read_block(BlockState& state, torch::serialize:
     }
     return set;
   };
-  Loaded loaded{.state = &state};
   const auto numbers = value("versions").toIntVector();
   if (numbers.size() != 7) refuse("has another number of versions");
+  Loaded loaded{.state = &state, .averaged_steps = numbers[6]};
   loaded.parameters = adopt("weights", state.current.parameters->tensors);
   loaded.buffers = adopt("buffers", state.current.buffers->tensors);
   loaded.parameters->version = numbers[0];
   loaded.buffers->version = numbers[1];
   loaded.staleness = {numbers[2], numbers[3], numbers[4]};
   loaded.parameters->clock = numbers[5];
-  loaded.averaged_steps = numbers[6];
   if (!state.averaged.empty()) loaded.averaged = adopt("averaged", state.current.parameters->tensors)->tensors;
   loaded.last_rate = value("last_rate").toDouble();
   torch::serialize::InputArchive moments;

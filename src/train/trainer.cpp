@@ -2,7 +2,6 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -12,7 +11,6 @@
 
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
-#include "rubato/model/digest.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
 #include "rubato/train/files.h"
@@ -22,6 +20,7 @@
 #include "rubato/train/trace_figures.h"
 #include "train/folder_lock.h"
 #include "train/home.h"
+#include "train/summary_parts.h"
 
 namespace fs = std::filesystem;
 
@@ -36,65 +35,10 @@ fs::path new_run_folder(const TrainOptions& options) {
   return folder;
 }
 
-std::int64_t peak_rss_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
-}
-
-/// On what the run was simulated; what was not given is left out.
-nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime) {
-  const PlatformChoice& p = runtime.platform;
-  nlohmann::ordered_json json = {{"platform", p.platform}, {"cores", p.cores}, {"compute", runtime.compute}};
-  for (const auto& [key, values] :
-       {std::pair{"host-speed", &p.host_speeds}, {"straggler", &p.stragglers}, {"dies", &p.deaths}, {"joins", &p.arrivals}}) {
-    if (!values->empty()) json[key] = *values;
-  }
-  for (const auto& [key, value] : {std::pair{"bandwidth", &p.bandwidth},
-                                   {"latency", &p.latency},
-                                   {"profile", &runtime.profile_file},
-                                   {"block-costs", &runtime.block_costs}}) {
-    if (!value->empty()) json[key] = *value;
-  }
-  if (p.loss > 0) json["loss"] = p.loss;
-  if (runtime.profile_file.empty() && runtime.block_costs.empty()) json["device-gflops"] = runtime.device_gflops;
-  return json;
-}
-
-void add_figures(nlohmann::ordered_json& json, const TraceFigures& figures, const WeightStore& store) {
-  json["waiting_share"] = figures.waiting_share;
-  json["mean_age_seconds"] = figures.mean_age_seconds;
-  for (const auto& [block, seconds] : figures.age_seconds) json["age_seconds"][store.block_name(block)] = seconds;
-}
-
-void add_bias(nlohmann::ordered_json& json, const BiasReport& bias) {
-  json["bias"] = {{"probes", bias.probes},
-                  {"mean", bias.mean_bias},
-                  {"max", bias.max_bias},
-                  {"gradient_norm", bias.max_gradient},
-                  {"lipschitz", bias.lipschitz},
-                  {"staleness", bias.max_staleness},
-                  {"step_size", bias.step_size},
-                  {"x", bias.x()},
-                  {"bound", nullptr}};
-  if (bias.bound()) json["bias"]["bound"] = *bias.bound();
-}
-
 /// Where a run stands when its batches are dealt among `replicas` from now on: as many samples have been taken.
 std::int64_t step_among(int replicas, const Progress& saved) {
   if (saved.replicas == replicas || saved.replicas < 1) return saved.step;
   return saved.step * saved.replicas / replicas;
-}
-
-/// Of everything that is trained on and tested with.
-std::string digest_of(const DataSplit& data) {
-  Digest digest;
-  for (const Dataset* part : {&data.train, &data.test}) {
-    digest.add("inputs", part->inputs);
-    digest.add("targets", part->targets);
-    digest.add_bytes(part->vocabulary.data(), part->vocabulary.size());
-  }
-  return digest.hex();
 }
 
 }  // namespace

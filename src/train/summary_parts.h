@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "rubato/train/bias_probe.h"
+#include "rubato/train/plan.h"
+#include "rubato/train/trace_figures.h"
+
+// Parts of summary.json.
+
+namespace rubato {
+
+/// Digest of everything that is trained on and tested with.
+std::string digest_of(const DataSplit& data);
+std::int64_t peak_rss_bytes();
+/// On what the run was simulated; what was not given is left out.
+nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime);
+void add_figures(nlohmann::ordered_json& json, const TraceFigures& figures, const WeightStore& store);
+void add_bias(nlohmann::ordered_json& json, const BiasReport& bias);
+
+}  // namespace rubato
