@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <map>
 
-#include "rubato/train/files.h"
-#include "rubato/train/meter.h"
-#include "rubato/train/profile.h"
+#include "rubato/cost/profile.h"
+#include "rubato/io/files.h"
+#include "rubato/observe/meter.h"
 #include "support.h"
 
 namespace rubato::bench {

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "rubato/train/job.h"
-#include "rubato/train/plan.h"
-#include "rubato/train/process.h"
+#include "rubato/job/job.h"
+#include "rubato/job/plan.h"
+#include "rubato/model/process.h"
 
 namespace rubato::bench {
 

@@ -1,8 +1,10 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(installed rubato_all rubato_core rubato_model rubato_zoo rubato_data rubato_context rubato_replica rubato_schedules rubato_couplings rubato_runtimes
-  rubato_recording rubato_recording_messages rubato_compare rubato_transport rubato_transport_messages rubato_collectives rubato_launch rubato_train rubato_train_messages rubato_vendor_light rubato_torch rubato_protobuf)
+set(installed rubato_all rubato_core rubato_io rubato_context rubato_model rubato_zoo rubato_wire rubato_data rubato_replica rubato_schedules rubato_couplings
+  rubato_collectives rubato_runtimes rubato_recording rubato_recording_messages rubato_transport rubato_transport_messages rubato_cost rubato_observe
+  rubato_observe_messages rubato_config rubato_checkpoint rubato_job rubato_monitor rubato_cluster rubato_train rubato_bootstrap rubato_launch rubato_compare
+  rubato_vendor_light rubato_torch rubato_protobuf)
 set_target_properties(rubato_all PROPERTIES EXPORT_NAME rubato)
 install(TARGETS ${installed} EXPORT rubatoTargets)
 install(DIRECTORY include/rubato TYPE INCLUDE)

@@ -4,7 +4,7 @@
 // The command line from C++: options in, a finished run folder and its trainer out.
 #include <cstdio>
 
-#include "rubato/train/process.h"
+#include "rubato/model/process.h"
 #include "rubato/train/trainer.h"
 
 int main() {

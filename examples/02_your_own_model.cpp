@@ -6,9 +6,9 @@
 #include <cstdio>
 
 #include "rubato/model/model.h"
+#include "rubato/model/process.h"
 #include "rubato/runtimes/options.h"
 #include "rubato/schedules/schedule.h"
-#include "rubato/train/process.h"
 
 namespace {
 

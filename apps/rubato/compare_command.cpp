@@ -11,7 +11,7 @@
 #include "rubato/compare/runner.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
-#include "rubato/train/files.h"
+#include "rubato/io/files.h"
 
 namespace fs = std::filesystem;
 

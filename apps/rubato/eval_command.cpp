@@ -6,11 +6,11 @@
 
 #include "commands.h"
 #include "option_flags.h"
+#include "rubato/checkpoint/checkpoint.h"
 #include "rubato/core/error.h"
-#include "rubato/train/checkpoint.h"
-#include "rubato/train/evaluate.h"
-#include "rubato/train/files.h"
-#include "rubato/train/plan.h"
+#include "rubato/io/files.h"
+#include "rubato/job/plan.h"
+#include "rubato/observe/evaluate.h"
 
 namespace fs = std::filesystem;
 

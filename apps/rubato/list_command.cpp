@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "commands.h"
+#include "rubato/config/catalogue.h"
 #include "rubato/core/error.h"
-#include "rubato/train/catalogue.h"
 
 namespace rubato::app {
 

@@ -14,7 +14,7 @@
 #include "commands.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
-#include "rubato/train/process.h"
+#include "rubato/model/process.h"
 
 namespace {
 

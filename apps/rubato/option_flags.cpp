@@ -4,9 +4,9 @@
 
 #include <filesystem>
 
+#include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
-#include "rubato/train/files.h"
-#include "rubato/train/options_table.h"
+#include "rubato/io/files.h"
 
 namespace rubato::app {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "rubato/train/options.h"
+#include "rubato/config/options.h"
 
 namespace rubato::app {
 

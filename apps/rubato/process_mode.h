@@ -7,8 +7,8 @@
 #include <optional>
 #include <thread>
 
-#include "rubato/launch/environment.h"
-#include "rubato/train/processes.h"
+#include "rubato/bootstrap/environment.h"
+#include "rubato/job/processes.h"
 
 namespace rubato::app {
 

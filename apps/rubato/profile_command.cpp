@@ -6,11 +6,11 @@
 #include "commands.h"
 #include "option_flags.h"
 #include "rubato/core/error.h"
+#include "rubato/cost/cuts.h"
+#include "rubato/cost/profile.h"
+#include "rubato/io/files.h"
+#include "rubato/job/plan.h"
 #include "rubato/schedules/pipeline.h"
-#include "rubato/train/cuts.h"
-#include "rubato/train/files.h"
-#include "rubato/train/plan.h"
-#include "rubato/train/profile.h"
 
 namespace rubato::app {
 namespace {

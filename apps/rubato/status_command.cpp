@@ -9,8 +9,8 @@
 
 #include "commands.h"
 #include "rubato/core/error.h"
-#include "rubato/train/files.h"
-#include "rubato/train/status.h"
+#include "rubato/io/files.h"
+#include "rubato/monitor/status.h"
 
 namespace fs = std::filesystem;
 

@@ -10,11 +10,11 @@
 #include "option_flags.h"
 #include "process_mode.h"
 #include "progress_line.h"
+#include "rubato/cluster/worker.h"
 #include "rubato/core/error.h"
-#include "rubato/train/files.h"
+#include "rubato/io/files.h"
+#include "rubato/job/what_if.h"
 #include "rubato/train/trainer.h"
-#include "rubato/train/what_if.h"
-#include "rubato/train/worker.h"
 
 namespace rubato::app {
 namespace {

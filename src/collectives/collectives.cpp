@@ -15,7 +15,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include "rubato/context/context.h"
-#include "rubato/replica/tensor_sum.h"
+#include "rubato/wire/tensor_sum.h"
 
 // Thread rules
 //  * `mutex_` guards the members and the table of groups. It is never held while c10d works.

@@ -1,7 +1,7 @@
 #include <cstdint>
 
 #include "couplings/parts.h"
-#include "rubato/core/ordered_mutex.h"
+#include "rubato/context/ordered_mutex.h"
 #include "rubato/model/model.h"
 
 namespace rubato::coupling_detail {

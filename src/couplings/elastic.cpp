@@ -4,8 +4,8 @@
 
 #include "couplings/elastic_rule.h"
 #include "couplings/parts.h"
-#include "model/recycler.h"
 #include "rubato/core/error.h"
+#include "rubato/model/recycler.h"
 
 namespace rubato::coupling_detail {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "rubato/couplings/coupling.h"
-#include "rubato/replica/portable.h"
-#include "rubato/replica/tensor_sum.h"
+#include "rubato/wire/portable.h"
+#include "rubato/wire/tensor_sum.h"
 
 // What several couplings use.
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "launch/descriptor.h"
 #include "rubato/core/error.h"
+#include "rubato/io/descriptor.h"
 
 namespace rubato {
 namespace {

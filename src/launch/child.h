@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/descriptor.h"
+#include "rubato/io/descriptor.h"
 
 namespace rubato {
 

@@ -7,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "launch/numbers.h"
 #include "rubato/core/error.h"
+#include "rubato/core/numbers.h"
 
 namespace rubato {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <csignal>
 
-#include "launch/descriptor.h"
+#include "rubato/io/descriptor.h"
 
 namespace rubato {
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "model/buffer_decays.h"
-#include "model/recycler.h"
 #include "rubato/core/error.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/recycler.h"
 
 // Thread rules and invariants
 //  * BlockState::writer serialises writers of one block and covers `masters`, `optimizer`, `last_rate`, `averaged`: arithmetic

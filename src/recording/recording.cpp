@@ -7,7 +7,7 @@
 #include "order.pb.h"
 #include "recording/format.h"
 #include "rubato/core/error.h"
-#include "rubato/recording/record_file.h"
+#include "rubato/io/record_file.h"
 
 namespace rubato {
 namespace {

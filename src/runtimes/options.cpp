@@ -1,7 +1,7 @@
 #include "rubato/runtimes/options.h"
 
 #include "rubato/core/error.h"
-#include "runtimes/numbers.h"
+#include "rubato/core/numbers.h"
 
 namespace rubato {
 InjectedDelay parse_delay(const std::string& text) {

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "rubato/core/error.h"
-#include "runtimes/numbers.h"
+#include "rubato/core/numbers.h"
 
 namespace rubato {
 namespace {

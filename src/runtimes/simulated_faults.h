@@ -6,7 +6,7 @@
 #include <map>
 #include <vector>
 
-#include "rubato/core/event.h"
+#include "rubato/context/event.h"
 #include "rubato/core/random.h"
 #include "rubato/runtimes/platform.h"
 

@@ -1,7 +1,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "rubato/core/last_to_leave.h"
+#include "rubato/context/last_to_leave.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
 

@@ -7,8 +7,8 @@
 
 #include "rubato/core/error.h"
 #include "rubato/model/model.h"
-#include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
+#include "rubato/wire/portable.h"
 
 namespace rubato {
 namespace {

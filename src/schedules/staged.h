@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "rubato/model/model.h"
-#include "rubato/replica/portable.h"
 #include "rubato/schedules/schedule.h"
+#include "rubato/wire/portable.h"
 
 namespace rubato {
 

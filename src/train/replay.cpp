@@ -1,10 +1,10 @@
 #include "rubato/train/replay.h"
 
+#include "rubato/checkpoint/checkpoint.h"
 #include "rubato/core/error.h"
+#include "rubato/io/files.h"
+#include "rubato/observe/meter.h"
 #include "rubato/recording/replayer.h"
-#include "rubato/train/checkpoint.h"
-#include "rubato/train/files.h"
-#include "rubato/train/meter.h"
 
 namespace rubato {
 namespace {

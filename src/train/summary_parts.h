@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "rubato/train/bias_probe.h"
-#include "rubato/train/plan.h"
-#include "rubato/train/trace_figures.h"
+#include "rubato/job/plan.h"
+#include "rubato/observe/bias_probe.h"
+#include "rubato/observe/trace_figures.h"
 
 // Parts of summary.json.
 

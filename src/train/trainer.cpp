@@ -9,17 +9,17 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "rubato/cluster/home.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
+#include "rubato/cost/profile.h"
+#include "rubato/io/files.h"
+#include "rubato/io/folder_lock.h"
+#include "rubato/model/process.h"
+#include "rubato/observe/event_file.h"
+#include "rubato/observe/trace_figures.h"
 #include "rubato/recording/recorder.h"
-#include "rubato/train/event_file.h"
-#include "rubato/train/files.h"
-#include "rubato/train/process.h"
-#include "rubato/train/profile.h"
 #include "rubato/train/replay.h"
-#include "rubato/train/trace_figures.h"
-#include "train/folder_lock.h"
-#include "train/home.h"
 #include "train/summary_parts.h"
 
 namespace fs = std::filesystem;
@@ -56,8 +56,7 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
 
 std::unique_ptr<Execution> Trainer::make_execution() {
   if (plan_.processes) {
-    const auto make = has_free_membership(plan_.options, plan_.place.parts) ? make_free_home : make_fixed_home;
-    return make(plan_, *job_, meter_, [listener = listener_](const std::string& sentence) {
+    return make_home(plan_, *job_, meter_, [listener = listener_](const std::string& sentence) {
       if (listener != nullptr) listener->note(sentence);
     });
   }

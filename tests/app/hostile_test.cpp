@@ -8,7 +8,7 @@
 #include "app/raw_attacks.h"
 #include "app/zmq_attacks.h"
 #include "rubato/core/error.h"
-#include "rubato/train/status.h"
+#include "rubato/monitor/status.h"
 #include "support/temporary_directory.h"
 
 namespace rubato::test {

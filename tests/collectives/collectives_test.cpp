@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "rubato/context/context.h"
-#include "rubato/replica/tensor_sum.h"
+#include "rubato/wire/tensor_sum.h"
 
 namespace rubato {
 namespace collectives_collectives_test {

@@ -34,48 +34,121 @@ std::string text_of(const fs::path& file) {
 }
 
 /// "model" for src/model/x.cpp and include/rubato/model/x.h; empty elsewhere.
-std::string folder_of(const std::string& path) {
+std::string room_of(const std::string& path) {
   std::smatch match;
-  return std::regex_search(path, match, std::regex("(?:^src/|rubato/)([a-z]+)/")) ? match[1].str() : "";
+  return std::regex_search(path, match, std::regex("^(?:src|include/rubato)/([a-z]+)/")) ? match[1].str() : "";
 }
 
-/// What each folder may include besides itself: core <- model <- zoo; core <- data; core <- context; these <- replica <-
-/// schedules, couplings; context <- runtimes, recording; core <- compare; all of them <- train.
-const std::map<std::string, std::set<std::string>>& allowed() {
-  static const std::map<std::string, std::set<std::string>> rules = {
+/// The rooms from the ground up, and what each may include besides itself.
+struct Room {
+  std::string name;
+  std::set<std::string> may_include;
+};
+
+const std::vector<Room>& rooms() {
+  static const std::set<std::string> method = {"core", "tensor", "context", "model", "wire", "data", "replica"};
+  static const std::vector<Room> all = {
       {"core", {}},
       {"tensor", {}},
-      {"model", {"core", "tensor"}},
-      {"zoo", {"core", "tensor", "model"}},
-      {"data", {"core", "tensor"}},
+      {"io", {"core"}},
       {"context", {"core"}},
-      {"replica", {"core", "tensor", "model", "data", "context"}},
-      {"schedules", {"core", "tensor", "model", "data", "context", "replica"}},
-      {"couplings", {"core", "tensor", "model", "data", "context", "replica"}},
+      {"model", {"core", "tensor", "context"}},
+      {"zoo", {"core", "tensor", "model"}},
+      {"wire", {"core", "tensor", "context", "model"}},
+      {"data", {"core", "tensor", "io", "context"}},
+      {"replica", {"core", "tensor", "context", "model", "data"}},
+      {"schedules", method},
+      {"couplings", method},
+      {"collectives", {"core", "tensor", "context", "wire"}},
       {"runtimes", {"core", "context"}},
-      {"recording", {"core", "context"}},
-      {"compare", {"core"}},
-      {"transport", {"core", "context"}},
-      {"launch", {"core", "transport"}},
-      {"collectives", {"core", "tensor", "model", "data", "context", "replica"}},
+      {"recording", {"core", "io", "context"}},
+      {"transport", {"core", "io", "context"}},
+      {"cost", {"core", "tensor", "context", "model", "data", "replica", "runtimes"}},
+      {"observe", {"core", "tensor", "io", "context", "model", "data", "replica"}},
+      {"config", {"core", "io", "model", "zoo", "data", "schedules", "couplings", "runtimes"}},
+      {"checkpoint", {"core", "tensor", "io", "model", "observe"}},
+      {"job",
+       {"core", "tensor", "io", "context", "model", "zoo", "data", "replica", "schedules", "couplings", "runtimes", "transport",
+        "cost", "observe", "config", "checkpoint"}},
+      {"membership", {"core"}},
+      {"monitor", {"core", "io"}},
+      {"cluster",
+       {"core", "tensor", "io", "context", "model", "wire", "couplings", "collectives", "runtimes", "transport", "observe",
+        "config", "checkpoint", "job", "membership", "monitor"}},
       {"train",
-       {"core", "tensor", "model", "zoo", "data", "context", "replica", "schedules", "couplings", "runtimes", "recording",
-        "transport", "collectives"}}};
-  return rules;
+       {"core", "tensor", "io", "context", "model", "data", "recording", "cost", "observe", "config", "checkpoint", "job",
+        "cluster"}},
+      {"bootstrap", {"core", "io"}},
+      {"launch", {"core", "io", "transport", "bootstrap"}},
+      {"compare", {"core", "io"}}};
+  return all;
 }
 
-TEST(Tidy, folders_include_only_what_stands_below_them) {
+const Room* find_room(const std::string& name) {
+  const auto found = std::find_if(rooms().begin(), rooms().end(), [&](const Room& room) { return room.name == name; });
+  return found == rooms().end() ? nullptr : &*found;
+}
+
+/// One line `#include "path"` of a file.
+struct Include {
+  fs::path file;
+  std::string path, room;  ///< room: first folder of the path, without "rubato/"
+  bool is_public() const { return path.starts_with("rubato/"); }
+};
+
+std::vector<Include> includes_of(const std::vector<std::string>& folders) {
   const std::regex include("#include \"((?:rubato/)?([a-z]+)/[^\"]+)\"");
+  std::vector<Include> all;
+  for (const fs::path& file : files_under(folders)) {
+    const std::string text = text_of(file);
+    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it)
+      all.push_back({file, (*it)[1], (*it)[2]});
+  }
+  return all;
+}
+
+TEST(Tidy, arrows_between_rooms_go_one_way) {
+  std::set<std::string> below;
+  for (const Room& room : rooms()) {
+    for (const std::string& used : room.may_include) EXPECT_TRUE(below.contains(used)) << room.name << " may include " << used;
+    EXPECT_TRUE(below.insert(room.name).second) << room.name << " is listed twice";
+  }
+}
+
+TEST(Tidy, rooms_include_only_what_stands_below_them) {
   int seen = 0;
-  for (const fs::path& file : files_under({"include", "src"})) {
-    const std::string folder = folder_of(file.string()), text = text_of(file);
-    ASSERT_TRUE(allowed().contains(folder)) << file << ": a new folder needs its place in the order";
-    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it, ++seen) {
-      const std::string target = (*it)[2];
-      EXPECT_TRUE(target == folder || allowed().at(folder).contains(target)) << file << " includes " << (*it)[1];
-    }
+  for (const Include& include : includes_of({"include", "src"})) {
+    const std::string name = room_of(include.file.string());
+    const Room* room = find_room(name);
+    ASSERT_NE(room, nullptr) << include.file << ": a new room needs its place in the order";
+    EXPECT_TRUE(include.room == name || room->may_include.contains(include.room)) << include.file << " includes " << include.path;
+    ++seen;
+  }
+  EXPECT_GT(seen, 500);
+}
+
+TEST(Tidy, private_headers_stay_in_their_room) {
+  int seen = 0;
+  for (const Include& include : includes_of({"include", "src", "apps", "benchmarks", "examples"})) {
+    if (include.is_public() || find_room(include.room) == nullptr) continue;
+    const std::string name = room_of(include.file.string());
+    EXPECT_EQ(include.room, name) << include.file << " includes " << include.path << "; move it to include/rubato/"
+                                  << include.room;
+    EXPECT_FALSE(include.file.string().starts_with("include/"))
+        << include.file << ": an installed header includes " << include.path;
+    ++seen;
   }
   EXPECT_GT(seen, 50);
+}
+
+TEST(Tidy, rooms_stay_small) {
+  std::map<std::string, std::ptrdiff_t> lines;
+  for (const fs::path& file : files_under({"include", "src"})) {
+    const std::string text = text_of(file);
+    lines[room_of(file.string())] += std::count(text.begin(), text.end(), '\n');
+  }
+  EXPECT_GT(lines.size(), 20U);
+  for (const auto& [room, count] : lines) EXPECT_LE(count, 3000) << "lines in room " << room << ": split it";
 }
 
 TEST(Tidy, nothing_uses_a_global_generator_or_writes_shared_gradients) {
@@ -94,7 +167,7 @@ TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
            {"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings", "src/model", "src/data", "src/zoo"})) {
     const std::string text = text_of(file);
     EXPECT_EQ(text.find("std::chrono"), std::string::npos) << file << ": time comes from Context::now";
-    EXPECT_EQ(text.find("<thread>") != std::string::npos && folder_of(file.string()) == "schedules", false)
+    EXPECT_EQ(text.find("<thread>") != std::string::npos && room_of(file.string()) == "schedules", false)
         << file << ": threads belong to runtimes";
   }
 }

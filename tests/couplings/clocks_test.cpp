@@ -6,8 +6,8 @@
 #include <set>
 
 #include "rubato/core/random.h"
+#include "rubato/job/job.h"
 #include "rubato/model/model.h"
-#include "rubato/train/job.h"
 #include "support/fast_simulator.h"
 #include "support/lab.h"
 

@@ -1,8 +1,8 @@
 // Every schedule inside every coupling on every runtime: it trains, or is refused with a reason.
 #include <gtest/gtest.h>
 
+#include "rubato/config/options.h"
 #include "rubato/core/error.h"
-#include "rubato/train/options.h"
 #include "support/fast_simulator.h"
 #include "support/herd.h"
 

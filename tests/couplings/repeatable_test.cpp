@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "rubato/config/options.h"
 #include "rubato/core/error.h"
 #include "rubato/model/model.h"
-#include "rubato/train/options.h"
-#include "rubato/train/trace.h"
+#include "rubato/observe/trace.h"
 #include "support/fast_simulator.h"
 #include "support/forked.h"
 #include "support/herd.h"

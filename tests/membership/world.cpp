@@ -16,6 +16,11 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   return a * 0xBF58476D1CE4E5B9ULL;
 }
 
+/// A version as the slot of an event: its coordinator's incarnation and what that has counted.
+std::int32_t slot_of(std::int64_t version) {
+  return static_cast<std::int32_t>((version >> 32) << 20 | (version & 0xFFFFF));
+}
+
 }  // namespace
 
 Plan plan_of(std::uint64_t seed) {
@@ -184,6 +189,14 @@ void World::handle(const Event& event) {
         }
       }
       coordinator_.machine->tick(now_);
+      if (trace) {
+        std::string line;
+        for (const Member& is : coordinator_.machine->members()) {
+          line += fmt::format(" [{}{}{}{} o{} d{} p{} s{}]", static_cast<int>(is.state), is.silent ? " silent" : "", is.gone ? " gone" : "",
+                              is.abort ? " abort" : "", is.order ? is.order->segment : -1, is.delivered, static_cast<int>(is.phase), is.step);
+        }
+        fmt::print("{:.3f} segment {} term {} task {}{}\n", now_, coordinator_.machine->segment(), coordinator_.machine->term(), coordinator_.machine->task().index(), line);
+      }
       coordinator_acts();
       if (coordinator_.alive) at(now_ + tick_every, Kind::tick_coordinator, -1, coordinator_.life);
       break;
@@ -253,7 +266,7 @@ void World::handle(const Event& event) {
     case Kind::sum_done:
     case Kind::sum_fails: {
       Worker& is = worker(rank);
-      if (!is.in_sum || is.sum_version != event.slot) break;
+      if (!is.in_sum || is.sum_version < 0 || slot_of(is.sum_version) != event.slot) break;
       const std::int64_t version = is.sum_version;
       is.sum_version = -1;
       if (event.kind == Kind::sum_fails) {
@@ -327,7 +340,7 @@ void World::end_worker(int rank, int code, bool killed) {
   for (auto& [key, sum] : arithmetic_) {
     if (sum.complete) continue;
     for (std::size_t i = 0; i < sum.ranks.size(); ++i) {
-      at(now_ + random_.between(0.001, 0.2), Kind::sum_fails, sum.ranks[i], sum.lives[i], static_cast<std::int32_t>(key.first));
+      at(now_ + random_.between(0.001, 0.2), Kind::sum_fails, sum.ranks[i], sum.lives[i], slot_of(key.first));
     }
   }
   if (!launcher_alive_) return;
@@ -520,6 +533,7 @@ void World::worker_heard(int rank) {
 
 void World::worker_takes(int rank, const Envelope& envelope) {
   Worker& is = worker(rank);
+  if (trace) fmt::print("{:.3f}   worker {} takes {}\n", now_, rank, envelope.message.index());
   const auto before = std::pair(is.machine->term(), is.machine->segment());
   current_ = envelope;
   is.machine->received(current_.message, now_);
@@ -698,7 +712,7 @@ void World::sum_joins(int rank) {
     sum.lives.push_back(is.life);
     sum.value = mix(sum.value, mix(is.life, static_cast<std::uint64_t>(is.at)));
   }
-  const auto version = static_cast<std::int32_t>(id.begun);
+  const std::int32_t version = slot_of(id.begun);
   for (const std::int64_t member : is.sum->members()) {
     if (!worker(static_cast<int>(member)).alive) {
       return at(now_ + random_.between(0.01, 0.3), Kind::sum_fails, rank, is.life, version);

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "rubato/observe/trace.h"
 #include "rubato/schedules/pipeline.h"
-#include "rubato/train/trace.h"
 #include "support/lab.h"
 
 namespace rubato {

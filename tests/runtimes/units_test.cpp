@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "rubato/core/error.h"
-#include "rubato/train/trace.h"
+#include "rubato/observe/trace.h"
 #include "support/herd.h"
 
 namespace rubato {

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "rubato/train/trace.h"
+#include "rubato/observe/trace.h"
 #include "support/forked.h"
 #include "support/herd.h"
 

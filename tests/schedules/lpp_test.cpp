@@ -4,7 +4,7 @@
 #include <set>
 
 #include "rubato/model/model.h"
-#include "rubato/train/trace.h"
+#include "rubato/observe/trace.h"
 #include "support/lab.h"
 
 namespace rubato {

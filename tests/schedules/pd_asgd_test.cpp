@@ -2,7 +2,7 @@
 
 #include <map>
 
-#include "rubato/train/trace.h"
+#include "rubato/observe/trace.h"
 #include "support/lab.h"
 
 namespace rubato {

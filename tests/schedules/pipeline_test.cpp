@@ -3,11 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include "rubato/job/job.h"
 #include "rubato/model/digest.h"
 #include "rubato/model/dropout.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/pipeline.h"
-#include "rubato/train/job.h"
 #include "support/lab.h"
 
 namespace rubato {

@@ -3,9 +3,9 @@
 #include <cstdint>
 
 #include "rubato/core/random.h"
+#include "rubato/job/job.h"
 #include "rubato/model/dropout.h"
 #include "rubato/model/model.h"
-#include "rubato/train/job.h"
 #include "support/lab.h"
 
 namespace rubato::test {

@@ -7,12 +7,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "rubato/checkpoint/checkpoint.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
+#include "rubato/io/files.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
-#include "rubato/train/checkpoint.h"
-#include "rubato/train/files.h"
 #include "rubato/train/trainer.h"
 #include "support/lab.h"
 #include "support/small_mnist.h"

@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "rubato/context/actor.h"
 #include "rubato/context/message.h"
-#include "rubato/core/actor.h"
 #include "rubato/core/random.h"
 
 namespace rubato {

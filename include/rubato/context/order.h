@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "rubato/core/event.h"
+#include "rubato/context/event.h"
 #include "rubato/core/function_ref.h"
 
 namespace rubato {

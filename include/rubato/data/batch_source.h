@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "rubato/core/actor.h"
+#include "rubato/context/actor.h"
 #include "rubato/data/dataset.h"
 #include "rubato/tensor/tensor.h"
 

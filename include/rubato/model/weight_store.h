@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "rubato/core/actor.h"
+#include "rubato/context/actor.h"
 #include "rubato/model/optimizer.h"
 #include "rubato/tensor/tensor.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "rubato/core/event.h"
+#include "rubato/context/event.h"
 
 namespace rubato {
 

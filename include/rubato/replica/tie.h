@@ -4,16 +4,11 @@
 #include <vector>
 
 #include "rubato/context/context.h"
+#include "rubato/model/block_range.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/tensor/tensor.h"
 
 namespace rubato {
-
-/// Blocks [first, last) of a model: what one role of a schedule steps together.
-struct BlockRange {
-  int first = 0, last = 0;
-  bool operator==(const BlockRange&) const = default;
-};
 
 /// The gradient of one block, ready to be applied.
 struct BlockGradient {

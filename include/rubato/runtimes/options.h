@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "rubato/context/event.h"
 #include "rubato/context/order.h"
 #include "rubato/context/runtime.h"
-#include "rubato/core/event.h"
 #include "rubato/runtimes/platform.h"
 
 namespace rubato {

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include "rubato/train/plan.h"
+#include "rubato/job/plan.h"
 
 namespace rubato {
 

@@ -7,14 +7,14 @@
 #include <optional>
 #include <string>
 
-#include "rubato/core/event_counter.h"
-#include "rubato/train/checkpoint.h"
-#include "rubato/train/evaluate.h"
-#include "rubato/train/execution.h"
-#include "rubato/train/meter.h"
-#include "rubato/train/plan.h"
-#include "rubato/train/timings.h"
-#include "rubato/train/trace.h"
+#include "rubato/checkpoint/checkpoint.h"
+#include "rubato/context/event_counter.h"
+#include "rubato/cost/timings.h"
+#include "rubato/job/execution.h"
+#include "rubato/job/plan.h"
+#include "rubato/observe/evaluate.h"
+#include "rubato/observe/meter.h"
+#include "rubato/observe/trace.h"
 
 namespace rubato {
 

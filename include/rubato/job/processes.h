@@ -1,0 +1,38 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "rubato/config/options.h"
+#include "rubato/job/job.h"
+#include "rubato/transport/credentials.h"
+
+namespace rubato {
+
+/// Where this process stands in a job of several.
+struct ProcessChoice {
+  int rank = 0;         ///< of a worker, 0 .. world - 1; -1: the home, which holds the centre and the run folder
+  int world = 1;        ///< workers
+  int incarnation = 0;  ///< how often this process has been started again
+  std::string home;     ///< endpoint that the home binds to, "tcp://127.0.0.1:29400"
+  std::string address;  ///< of this machine, as the other processes reach it
+  bool curve = false;   ///< connections are encrypted, and peers known by their keys
+  Credentials credentials;
+
+  bool is_home() const { return rank < 0; }
+};
+
+/// Sets the number of replicas or stages that `world` processes make, where `options` leave it open. Returns how many processes
+/// share one replica. UsageError where the numbers do not fit.
+int divide_among(TrainOptions& options, int world);
+
+/// Whether workers may come, go and die without the others waiting: the coupling allows it, and each has a whole replica.
+bool has_free_membership(const TrainOptions& options, int parts);
+
+/// What process `choice` holds of a job whose replicas take `parts` processes each.
+Placement placement_of(const ProcessChoice& choice, const TrainOptions& options, int parts);
+
+/// Equal in all processes of a job: SHA-256 over what determines the run, and the version of rubato.
+std::string digest_of(const TrainOptions& options);
+
+}  // namespace rubato

@@ -1,0 +1,323 @@
+#include "rubato/checkpoint/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "rubato/core/error.h"
+#include "rubato/io/files.h"
+#include "rubato/model/digest.h"
+#include "rubato/model/model.h"
+
+namespace fs = std::filesystem;
+
+namespace rubato {
+namespace {
+
+constexpr int format_version = 3;
+constexpr std::size_t kept = 2;
+
+/// Size and SHA-256 of what passes by.
+struct Facts {
+  std::size_t bytes = 0;
+  Digest digest;
+  void add(std::string_view part) {
+    bytes += part.size();
+    digest.add_bytes(part.data(), part.size());
+  }
+};
+
+/// Writes what `content` hands over and returns its size and SHA-256.
+nlohmann::ordered_json write_file(const fs::path& path, FunctionRef<void(const std::function<void(std::string_view)>&)> content) {
+  SyncedFile file(path);
+  Facts facts;
+  content([&](std::string_view part) {
+    facts.add(part);
+    file.write(part);
+  });
+  file.finish();
+  return {{"bytes", facts.bytes}, {"sha256", facts.digest.hex()}};
+}
+
+/// Tensor by tensor, so that the state of a large run is never in memory a second time.
+nlohmann::ordered_json write_state(const fs::path& path, const Restorable& state) {
+  torch::serialize::OutputArchive archive;
+  state.save(archive);
+  return write_file(path, [&](const std::function<void(std::string_view)>& sink) {
+    archive.save_to([&](const void* data, std::size_t size) {
+      sink({static_cast<const char*>(data), size});
+      return size;
+    });
+  });
+}
+
+/// Calls `visit(key, field)` for every number of `progress`, const or not.
+template <class AnyProgress, class Visitor>
+void visit_numbers(AnyProgress&& progress, Visitor&& visit) {
+  visit("step", progress.step);
+  visit("replicas", progress.replicas);
+  visit("seconds", progress.seconds);
+  visit("virtual_seconds", progress.virtual_seconds);
+  visit("seconds_to_target", progress.seconds_to_target);
+  visit("tested_step", progress.tested_step);
+  visit("metrics_bytes", progress.metrics_bytes);
+  auto& meter = progress.meter;
+  visit("steps_of_all", meter.now.steps);
+  visit("samples", meter.now.samples);
+  visit("loss", meter.now.loss);
+  visit("mean_epoch_loss", meter.now.epoch_loss);
+  visit("seconds_to_loss", meter.now.seconds_to_loss);
+  visit("clock", meter.clock);
+  visit("window_loss", meter.window_loss);
+  visit("window_begin", meter.window_begin);
+  visit("window_steps", meter.window_steps);
+  visit("window_samples", meter.window_samples);
+  visit("epoch_loss", meter.epoch_loss);
+  visit("epoch_samples", meter.epoch_samples);
+}
+
+struct NumberWriter {
+  nlohmann::ordered_json& json;
+  template <class T>
+  void operator()(const char* key, const T& value) const {
+    json[key] = value;
+  }
+  void operator()(const char* key, const std::optional<double>& value) const {
+    if (value) json[key] = *value;
+  }
+};
+
+struct NumberReader {
+  const nlohmann::json& json;
+  template <class T>
+  void operator()(const char* key, T& value) const {
+    value = json.at(key).get<T>();
+  }
+  void operator()(const char* key, std::optional<double>& value) const {
+    if (json.contains(key)) value = json.at(key).get<double>();
+  }
+};
+
+nlohmann::ordered_json to_json(const Progress& progress) {
+  nlohmann::ordered_json json = {{"format", format_version}};
+  visit_numbers(progress, NumberWriter{json});
+  if (progress.test) json["test"] = {{"accuracy", progress.test->accuracy}, {"loss", progress.test->loss}};
+  json["data"] = progress.data;
+  return json;
+}
+
+Progress progress_from(const nlohmann::json& json) {
+  Progress progress;
+  visit_numbers(progress, NumberReader{json});
+  if (json.contains("test")) {
+    const auto number = [&](const char* key) {
+      const auto& value = json.at("test").at(key);
+      return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.template get<double>();
+    };
+    progress.test = Evaluation{number("accuracy"), number("loss")};
+  }
+  progress.data = json.at("data");
+  return progress;
+}
+
+constexpr const char* before_the_step = "-step-";
+
+/// Of a checkpoint's folder; nothing: the name is another's.
+std::optional<std::int64_t> serial_of(const std::string& name) {
+  std::int64_t serial = 0, step = 0;
+  const char* const end = name.data() + name.size();
+  const auto [after, wrong] = std::from_chars(name.data(), end, serial);
+  const std::string_view rest(after, static_cast<std::size_t>(end - after));
+  if (wrong != std::errc() || serial < 1 || !rest.starts_with(before_the_step)) return std::nullopt;
+  const auto [last, bad] = std::from_chars(after + std::string_view(before_the_step).size(), end, step);
+  return bad == std::errc() && last == end ? std::optional(serial) : std::nullopt;
+}
+
+/// Throws DataError with the reason when a file of the checkpoint is missing or damaged.
+Progress verified(const fs::path& folder) {
+  try {
+    const auto json = nlohmann::json::parse(read_file(folder / "state.json"));
+    if (json.at("format") != format_version) {
+      throw DataError(
+          fmt::format("{} has format {}, this rubato reads {}", folder.string(), json.at("format").dump(), format_version));
+    }
+    for (const auto& [name, facts] : json.at("files").items()) {
+      Facts found;
+      read_in_parts(folder / name, [&](std::string_view part) { found.add(part); });
+      if (found.bytes != facts.at("bytes").get<std::size_t>()) {
+        throw DataError(
+            fmt::format("{} has {} bytes, {} expected", (folder / name).string(), found.bytes, facts.at("bytes").dump()));
+      }
+      if (found.digest.hex() != facts.at("sha256").get<std::string>())
+        throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
+    }
+    return progress_from(json);
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError(fmt::format("{} is malformed: {}", (folder / "state.json").string(), error.what()));
+  }
+}
+
+constexpr const char* vocabulary_file = "vocabulary.json";
+
+std::string vocabulary_json(const std::string& vocabulary) {
+  nlohmann::ordered_json bytes = nlohmann::ordered_json::array();
+  for (const char character : vocabulary) bytes.push_back(static_cast<std::uint8_t>(character));
+  return nlohmann::ordered_json{{"bytes", bytes}}.dump() + "\n";
+}
+
+}  // namespace
+
+std::string weights_file(const WeightStore& store) {
+  c10::Dict<std::string, at::Tensor> weights;
+  for (int block = 0; block < store.block_count(); ++block) {
+    const Snapshot now = store.result(block);
+    const auto add = [&](const std::vector<std::string>& names, const std::vector<torch::Tensor>& tensors) {
+      for (std::size_t i = 0; i < names.size(); ++i) weights.insert(names[i], tensors[i].detach().cpu().clone());
+    };
+    add(store.parameter_names(block), now.parameters->tensors);
+    add(store.buffer_names(block), now.buffers->tensors);
+  }
+  const std::vector<char> bytes = torch::pickle_save(weights);
+  return {bytes.begin(), bytes.end()};
+}
+
+void CheckpointFolder::write(const Progress& progress, const WeightStore& answer, const Restorable& state,
+                             const std::string& config, const std::string& vocabulary) {
+  const auto before = by_age();
+  const std::int64_t serial = before.empty() ? 1 : *serial_of(before.front().filename()) + 1;
+  const std::string name = fmt::format("{:06}{}{}", serial, before_the_step, progress.step);
+  const fs::path draft = folder_ / (name + ".tmp"), final = folder_ / name;
+  std::error_code ignored;
+  fs::remove_all(draft, ignored);
+  try {
+    fs::create_directories(draft);
+    nlohmann::ordered_json facts = to_json(progress);
+    const auto add = [&](const std::string& file, const std::string& content) {
+      facts["files"][file] = write_file(draft / file, [&](const auto& sink) { sink(content); });
+    };
+    add("weights.pt", weights_file(answer));
+    facts["files"]["state.pt"] = write_state(draft / "state.pt", state);
+    add("config.toml", config);
+    if (!vocabulary.empty()) add(vocabulary_file, vocabulary_json(vocabulary));
+    write_synced(draft / "state.json", facts.dump(2) + "\n");
+    sync_folder(draft);
+    fs::rename(draft, final);
+    sync_folder(folder_);
+    write_atomically(folder_ / "latest", name + "\n");
+  } catch (const fs::filesystem_error& error) {
+    throw DataError(std::string("cannot write a checkpoint: ") + error.what());
+  } catch (const DataError&) {
+    fs::remove_all(draft, ignored);
+    throw;
+  }
+  const auto all = by_age();
+  for (std::size_t i = kept; i < all.size(); ++i) fs::remove_all(all[i], ignored);
+}
+
+std::vector<fs::path> CheckpointFolder::by_age() const {
+  std::vector<fs::path> folders;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    if (is_name(entry.path().filename())) folders.push_back(entry.path());
+  }
+  std::sort(folders.begin(), folders.end(),
+            [](const fs::path& a, const fs::path& b) { return *serial_of(a.filename()) > *serial_of(b.filename()); });
+  return folders;
+}
+
+bool CheckpointFolder::is_name(const std::string& name) {
+  return serial_of(name).has_value();
+}
+
+std::optional<CheckpointFolder::Found> CheckpointFolder::newest(std::vector<std::string>* rejected) const {
+  for (const fs::path& folder : by_age()) {
+    try {
+      return Found{folder, verified(folder)};
+    } catch (const DataError& error) {
+      if (rejected != nullptr) rejected->push_back(error.what());
+    }
+  }
+  return std::nullopt;
+}
+
+void CheckpointFolder::load(const Found& found, Restorable& state) {
+  try {
+    torch::serialize::InputArchive archive;
+    std::istringstream bytes(read_file(found.folder / "state.pt"));
+    archive.load_from(bytes);
+    state.load(archive);
+  } catch (const c10::Error& error) {
+    throw DataError(
+        fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(), error.what_without_backtrace()));
+  }
+}
+
+std::optional<std::string> find_vocabulary(const fs::path& file) {
+  const fs::path beside = file.parent_path() / vocabulary_file;
+  if (!fs::exists(beside)) return std::nullopt;
+  try {
+    std::string vocabulary;
+    const auto json = nlohmann::json::parse(read_file(beside));
+    for (const auto& byte : json.at("bytes")) {
+      vocabulary += static_cast<char>(byte.get<std::uint8_t>());
+    }
+    return vocabulary;
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError(fmt::format("{} is malformed: {}", beside.string(), error.what()));
+  }
+}
+
+fs::path find_weights(const fs::path& path) {
+  if (fs::is_regular_file(path)) return path;
+  if (fs::is_regular_file(path / "weights.pt")) return path / "weights.pt";
+  for (const fs::path& folder : {path / "checkpoint", path}) {
+    if (const auto found = CheckpointFolder(folder).newest()) return found->folder / "weights.pt";
+  }
+  throw DataError(fmt::format("{} holds no complete checkpoint: give a run folder, a checkpoint or a .pt file", path.string()));
+}
+
+void load_weights(const fs::path& file, Model& model) {
+  const std::string content = read_file(file);
+  std::map<std::string, torch::Tensor> tensors;
+  try {
+    const torch::IValue value = torch::pickle_load({content.begin(), content.end()});
+    for (const auto& item : value.toGenericDict()) {
+      if (item.value().isTensor()) tensors[item.key().toStringRef()] = item.value().toTensor();
+    }
+  } catch (const std::exception&) {
+    throw DataError(file.string() + " is not a dictionary of tensors by name, as torch.save(model.state_dict(), path) writes it");
+  }
+  torch::NoGradGuard no_grad;
+  std::set<std::string> wanted;
+  for (const Block& block : model.blocks) {
+    for (const std::string& name : block.module.ptr()->named_parameters().keys()) wanted.insert(block.name + "." + name);
+    for (const std::string& name : block.module.ptr()->named_buffers().keys()) wanted.insert(block.name + "." + name);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (wanted.contains(name)) continue;
+    throw DataError(
+        fmt::format("{} has a tensor '{}', the model {} has none of that name: are these the weights of another model?",
+                    file.string(), name, model.name));
+  }
+  for (const Block& block : model.blocks) {
+    const auto copy = [&](const std::string& name, torch::Tensor target) {
+      const auto found = tensors.find(block.name + "." + name);
+      if (found == tensors.end()) throw DataError(fmt::format("{} has no tensor '{}.{}'", file.string(), block.name, name));
+      if (found->second.sizes() != target.sizes()) {
+        throw DataError(fmt::format("{}: '{}.{}' has shape {}, the model needs {}", file.string(), block.name, name,
+                                    c10::str(found->second.sizes()), c10::str(target.sizes())));
+      }
+      target.copy_(found->second);
+    };
+    for (const auto& item : block.module.ptr()->named_parameters()) copy(item.key(), item.value());
+    for (const auto& item : block.module.ptr()->named_buffers()) copy(item.key(), item.value());
+  }
+}
+
+}  // namespace rubato

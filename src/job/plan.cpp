@@ -1,0 +1,303 @@
+#include "rubato/job/plan.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "rubato/core/error.h"
+#include "rubato/core/random.h"
+#include "rubato/cost/cuts.h"
+#include "rubato/cost/profile.h"
+#include "rubato/model/process.h"
+#include "rubato/zoo/zoo.h"
+
+namespace rubato {
+namespace {
+
+constexpr std::int64_t least_steps_between_tests = 20;
+
+bool is_text_model(const std::string& name) {
+  for (const ZooEntry& entry : zoo()) {
+    if (entry.name == name) return entry.text;
+  }
+  return false;  // make_model says what is wrong
+}
+
+Model build_model(const TrainOptions& o, const Dataset& data) {
+  if (is_text_model(o.model) != data.is_text()) {
+    throw UsageError(fmt::format("--model {} does not fit --data {}: a {} data set needs a {} model, see `rubato list models`",
+                                 o.model, o.data, data.is_text() ? "text" : "image", data.is_text() ? "text" : "image"));
+  }
+  ZooOptions zoo{.model = o.model, .classes = data.classes, .width = o.width, .dropout = o.dropout.value_or(-1), .seed = o.seed};
+  if (data.is_text()) {
+    zoo.sequence_length = data.inputs.size(1);
+  } else {
+    zoo.channels = data.inputs.size(1);
+    zoo.image_size = data.inputs.size(2);
+    if (data.inputs.size(2) != data.inputs.size(3)) {
+      throw DataError(fmt::format("the images of {} are {} x {}: the models here take square ones; crop or pad them", o.data,
+                                  data.inputs.size(2), data.inputs.size(3)));
+    }
+  }
+  return make_model(zoo);
+}
+
+/// Tokens mean what they meant where the weights come from.
+TextOptions text_options(const TrainOptions& o) {
+  TextOptions text{.sequence_length = o.sequence_length};
+  if (!o.init_from.empty()) text.vocabulary = find_vocabulary(find_weights(o.init_from));
+  return text;
+}
+
+/// Or the first test would fail, after an epoch.
+void check_same_form(const DataSplit& data) {
+  const auto train = data.train.inputs.sizes().slice(1), test = data.test.inputs.sizes().slice(1);
+  if (train == test) return;
+  throw DataError(fmt::format("samples for training are of shape {}, those for tests of shape {}: both must be the same",
+                              c10::str(train), c10::str(test)));
+}
+
+torch::Device parse_device(const std::string& name) {
+  torch::Device device = torch::kCPU;
+  try {
+    device = torch::Device(name);
+  } catch (const c10::Error&) {
+    throw UsageError("--device '" + name + "' is not cpu, cuda or cuda:N");
+  }
+  if (device.is_cuda() && !torch::cuda::is_available()) {
+    throw UsageError("--device " + name + ": this libtorch sees no CUDA device; use --device cpu");
+  }
+  if (!device.is_cpu() && !device.is_cuda()) throw UsageError("--device '" + name + "' is not cpu, cuda or cuda:N");
+  return device;
+}
+
+LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
+  LearningRate rate{.base = *o.lr,
+                    .schedule = o.lr_schedule,
+                    .warmup = plan.steps_in(o.warmup_epochs),
+                    .total = plan.total_steps,
+                    .step_every = o.lr_step_epochs > 0 ? std::max<std::int64_t>(1, plan.steps_in(o.lr_step_epochs)) : 0,
+                    .step_factor = o.lr_step_factor};
+  return rate;
+}
+
+/// `samples` samples of zeros: shapes and operations do not depend on what they hold.
+Batch blank_batch(const Plan& plan, std::int64_t samples) {
+  const Dataset& data = plan.data->train;
+  const auto blank = [&](const torch::Tensor& table) { return torch::zeros_like(table.narrow(0, 0, samples)); };
+  const torch::Tensor input = blank(data.inputs);
+  return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
+}
+
+/// Operations are counted with few samples, since they are linear in their number.
+std::vector<BlockCost> counted_costs(const Plan& plan) {
+  if (!(plan.runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
+  StageOptions real = plan.stage;
+  real.hollow = nullptr;
+  real.device = torch::kCPU;
+  const auto count = [&](std::int64_t samples) {
+    return count_profile(plan.model, real, blank_batch(plan, samples), plan.runtime.device_gflops * 1e9).costs();
+  };
+  std::vector<BlockCost> costs = count(2);
+  const std::vector<BlockCost> twice = count(4);
+  const double more = (static_cast<double>(plan.options.batch_size) - 2) / 2;
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    costs[i].forward += more * (twice[i].forward - costs[i].forward);
+    costs[i].backward += more * (twice[i].backward - costs[i].backward);
+  }
+  return costs;
+}
+
+Profile read_profile(const Plan& plan) {
+  const std::string& name = plan.runtime.profile_file;
+  std::ifstream file(name);
+  std::stringstream text;
+  text << file.rdbuf();
+  if (!file) throw DataError("profile " + name + " cannot be read");
+  Profile profile = profile_from_json(text.str(), name);
+  if (profile.blocks.size() != plan.model.blocks.size()) {
+    throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
+                                name, profile.blocks.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
+                                name));
+  }
+  return profile;
+}
+
+/// Platform, costs and, where only time counts, shapes in place of tensors.
+void simulate_on(Plan& plan) {
+  const RuntimeChoice& runtime = plan.runtime;
+  plan.platform = parse_platform(runtime.platform);
+  if (!plan.platform.absences.empty() && !find_coupling(plan.options.coupling).changes_members) {
+    throw UsageError(
+        fmt::format("--dies and --joins with --coupling {}: its replicas wait for each other; use async-easgd, eamsgd "
+                    "or downpour",
+                    plan.options.coupling));
+  }
+  if (!plan.platform.absences.empty() && plan.options.record) {
+    throw UsageError(
+        "--record with --dies or --joins: threads that replay a run have no devices that die; leave one of them out");
+  }
+  if (!runtime.block_costs.empty()) {
+    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());
+  } else if (!runtime.profile_file.empty()) {
+    const Profile profile = read_profile(plan);
+    plan.costs = profile.costs();
+    plan.platform.slowdown = profile.slowdown;
+  } else {
+    plan.costs = counted_costs(plan);
+  }
+  if (runtime.compute) return;
+  if (!plan.options.init_from.empty() || !plan.options.resume.empty() || plan.options.record) {
+    throw UsageError("--no-compute has no weights: leave --init-from, --resume and --record out");
+  }
+  plan.stage.hollow = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
+  plan.stage.device = plan.store.device = torch::kMeta;
+}
+
+/// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
+std::vector<int> choose_cuts(const Plan& plan) {
+  const TrainOptions& o = plan.options;
+  if (o.stages == 1) return {};
+  if (o.cuts != "auto") return parse_cuts(o.cuts, o.stages);
+  if (plan.runtime.simulated) return balanced_cuts(plan.costs, o.stages);
+  if (plan.processes) return balanced_cuts(counted_costs(plan), o.stages);  // the same in each, which measured ones are not
+  const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), 3);
+  return balanced_cuts(profile.costs(), o.stages);
+}
+
+/// What the processes of a job do not have together.
+void refuse_in_processes(const TrainOptions& o) {
+  if (o.record) throw UsageError("--record in several processes: nobody sees the order of them all; record a run on threads");
+  if (o.probe_bias > 0) throw UsageError("--probe-bias in several processes: use `rubato train` or `rubato simulate`");
+  if (o.trace) throw UsageError("--trace in several processes: `rubato status` shows what each does; trace a run on threads");
+}
+
+std::string cuts_text(const std::vector<int>& cuts) {
+  std::vector<std::string> parts;
+  for (const int cut : cuts) parts.push_back(std::to_string(cut));
+  return join(parts, ",");
+}
+
+}  // namespace
+
+Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const std::optional<ProcessChoice>& processes) {
+  TrainOptions options = given;
+  int parts = 1;
+  if (processes) {
+    parts = divide_among(options, processes->world);
+    refuse_in_processes(options);
+  }
+  Plan plan{.options = resolve(options), .runtime = runtime, .processes = processes};
+  TrainOptions& o = plan.options;
+  if (processes) plan.place = placement_of(*processes, o, parts);
+  prepare_thread(o.threads_per_role);
+  const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
+  plan.data =
+      std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
+  check_same_form(*plan.data);
+  plan.model = build_model(o, plan.data->train);
+  const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
+  plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
+                                                                        .seed = o.seed,
+                                                                        .shuffle = !o.no_shuffle,
+                                                                        .augment = o.augment,
+                                                                        .prefetch = o.prefetch,
+                                                                        .hollow = runtime.simulated && !runtime.compute});
+  const std::int64_t batches = plan.batches->batches_per_epoch(), steps_per_epoch = (batches + o.replicas - 1) / o.replicas;
+  plan.total_steps = o.steps.value_or((o.epochs * batches + o.replicas - 1) / o.replicas);
+  const std::int64_t least = o.replicas > 1 ? least_steps_between_tests : 1;
+  plan.test_every = (least + steps_per_epoch - 1) / steps_per_epoch * steps_per_epoch;
+  if (o.evaluate_every < 0) plan.test_every = std::max<std::int64_t>(1, plan.total_steps);
+  plan.stage = {.seed = o.seed,
+                .stale_weights = parse_stale_weights(o.stale_weights),
+                .bf16 = o.precision == "bf16",
+                .channels_last = o.memory_format == "channels-last",
+                .device = parse_device(o.device)};
+  plan.store = {.optimizer = {.name = o.optimizer,
+                              .learning_rate = learning_rate(o, plan),
+                              .momentum = *o.momentum,
+                              .nesterov = o.nesterov,
+                              .momentum_form = parse_momentum_form(o.momentum_form),
+                              .weight_decay = *o.weight_decay,
+                              .clip_norm = o.clip_norm,
+                              .clip_value = o.clip_value},
+                .averaging = {o.averaging, o.averaging_rate},
+                .scale_by_staleness = o.staleness_scaling == "inverse",
+                .device = plan.stage.device};
+  plan.store.optimizer.check();
+  if (runtime.simulated) simulate_on(plan);
+  plan.schedule = {.name = o.schedule,
+                   .workers = o.workers,
+                   .forward_threads = o.forward_threads,
+                   .backward_threads = o.backward_threads,
+                   .max_in_flight = o.max_in_flight,
+                   .publish = parse_publish(o.publish),
+                   .cuts = choose_cuts(plan),
+                   .micro_batches = o.micro_batches,
+                   .partial_after = o.partial_after,
+                   .gradient_shrinking = o.gradient_shrinking,
+                   .dni = {.layers = o.dni_layers,
+                           .width = o.dni_width,
+                           .learning_rate = o.dni_lr,
+                           .labels = o.dni_labels,
+                           .classes = plan.data->train.classes}};
+  check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
+  plan.coupling = {.name = o.coupling,
+                   .replicas = o.replicas,
+                   .period = std::max<std::int64_t>(1, *o.period),
+                   .moving_rate = o.moving_rate.value_or(0),
+                   .penalty = o.penalty,
+                   .averaging_rate = o.averaging_rate,
+                   .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
+  check(plan.coupling, *o.lr);
+  o.cuts = cuts_text(plan.schedule.cuts);
+  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / o.threads_per_role);
+  plan.roles = {.seed = o.seed,
+                .processors = plan.stage.device.is_cpu() ? processors : 0,
+                .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); },
+                .one_thread = true};
+  if (plan.hollow()) plan.roles.stack_kib = 128;
+  for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
+  return plan;
+}
+
+double Plan::epochs_at(std::int64_t step) const {
+  return static_cast<double>(step * options.replicas) / static_cast<double>(batches->batches_per_epoch());
+}
+
+std::int64_t Plan::epochs_until(std::int64_t step) const {
+  return step * options.replicas / batches->batches_per_epoch();
+}
+
+std::int64_t Plan::steps_in(double epochs) const {
+  return std::llround(epochs * static_cast<double>(batches->batches_per_epoch()) / options.replicas);
+}
+
+std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles) {
+  return plan.runtime.simulated ? make_simulator(plan.platform, roles) : make_thread_runtime(roles);
+}
+
+/// Replicas share one order of the data and take turns in it, or each has an order of its own.
+JobParts Plan::job() const {
+  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
+  parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
+  parts.probe_every = hollow() ? 0 : options.probe_bias;
+  parts.place = place;
+  for (int i = 0; i < coupling.replicas; ++i) {
+    if (options.sampling == "shard" || i == 0) {
+      parts.batches.push_back(batches);
+    } else {
+      BatchOptions own = batches->options();
+      own.seed = replica_seed(own.seed, i);
+      parts.batches.push_back(std::make_shared<const BatchMaker>(std::shared_ptr<const Dataset>(data, &data->train), own));
+    }
+    if (options.sampling == "shard") parts.shards.push_back({i, coupling.replicas});
+  }
+  return parts;
+}
+
+}  // namespace rubato
