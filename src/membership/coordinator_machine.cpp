@@ -51,13 +51,12 @@ std::string CoordinatorMachine::hello(int rank, const ProcessId& process, const 
   if (!same) new_process(rank, process, now);
   is.endpoint = endpoint;
   is.heard = now;
-  is.silent = false;
-  const bool back = !is.present() && !is.gone;
+  const bool back = !is.present() && !is.gone, heard_again = std::exchange(is.silent, false);
   if (back) is.state = status.phase == Phase::idle ? Member::State::idle : Member::State::running;
   status_came(rank, status, now);
   if (end_of_job_) {
     send(rank, *end_of_job_);
-  } else if (back) {
+  } else if (back || heard_again) {
     came(rank, now);
   }
   return "";
@@ -128,11 +127,17 @@ void CoordinatorMachine::reconcile(int rank, const Status& status, double now) {
   const bool of_order =
       !is.order || (status.term == is.order->term && status.segment == is.order->segment) || options_.policy == Policy::free;
   is.holds = status.holds && of_order && status.phase == Phase::running;
+  const bool behind = is.order && std::pair(is.term, is.segment) < std::pair(is.order->term, is.order->segment);
+  if (behind && !is.abort && is.state == Member::State::running && status.phase != Phase::leaving) {
+    if (due(is, now)) send_order(rank, now);  // it has not come
+    return;
+  }
   switch (status.phase) {
     case Phase::idle:
       return reconcile_idle(rank, now);
     case Phase::running:
       if (is.state == Member::State::idle) is.state = Member::State::running;
+      if (!is.abort) members_again(rank, status.version, now);
       break;
     case Phase::finished:
     case Phase::failed:
@@ -157,8 +162,6 @@ void CoordinatorMachine::reconcile_idle(int rank, double now) {
     is.state = Member::State::idle;
   } else if (!is.order) {
     is.state = Member::State::idle;
-  } else if (std::pair(is.term, is.segment) < std::pair(is.order->term, is.order->segment)) {
-    if (due(is, now)) send_order(rank, now);
   } else {  // it has given up by itself
     is.state = Member::State::idle;
     lost(rank, now);
@@ -253,7 +256,7 @@ void CoordinatorMachine::give_up(int rank, double now) {
   is.order.reset();
   is.abort = Abort{term_, segment_};
   is.ordered = now;
-  met_.clear();  // it forgets the sums of this version
+  meet_anew_ = true;  // it forgets the sums of this version
   send(rank, *is.abort);
 }
 
@@ -269,7 +272,7 @@ void CoordinatorMachine::broken(int rank, std::int64_t version) {
   const std::vector<int> ranks = options_.policy == Policy::free ? free_members() : taking_part();
   if (std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) return;
   if (version < version_) return send(rank, Members{version_, replicas_of(ranks)});
-  met_.clear();
+  meet_anew_ = true;
   if (options_.policy == Policy::free || options_.when_worker_dies == WhenWorkerDies::proceed) {
     tell_members(ranks);
   } else if (stage_ == Stage::running) {
@@ -280,7 +283,8 @@ void CoordinatorMachine::broken(int rank, std::int64_t version) {
 void CoordinatorMachine::meet(const std::vector<int>& ranks) {
   std::vector<std::pair<std::int64_t, ProcessId>> processes;
   for (const int rank : ranks) processes.emplace_back(rank, member(rank).process);
-  if (std::exchange(met_, processes) == processes) return;
+  if (!std::exchange(meet_anew_, false) && met_ == processes) return;
+  met_ = std::move(processes);
   ++version_;
   board_.clear();
 }
@@ -300,6 +304,15 @@ std::vector<std::int64_t> CoordinatorMachine::replicas_of(const std::vector<int>
   std::sort(replicas.begin(), replicas.end());
   replicas.erase(std::unique(replicas.begin(), replicas.end()), replicas.end());
   return replicas;
+}
+
+/// A member that does not know the others of its version may wait for ever for those that have left.
+void CoordinatorMachine::members_again(int rank, std::int64_t version, double now) {
+  if (version >= version_ || !options_.sums) return;
+  std::vector<int> ranks;
+  for (const auto& [met, process] : met_) ranks.push_back(static_cast<int>(met));
+  if (std::find(ranks.begin(), ranks.end(), rank) == ranks.end() || !due(member(rank), now)) return;
+  send(rank, Members{version_, replicas_of(ranks)});
 }
 
 void CoordinatorMachine::relay_question(int rank, const SumAsked& asked) {

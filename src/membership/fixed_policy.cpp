@@ -120,8 +120,9 @@ void CoordinatorMachine::fixed_running(double now) {
 /// A worker that was to run this segment is dead, silent, or has given up: the others finish without it, or go back.
 void CoordinatorMachine::fixed_lost(int rank, double now) {
   Member& is = member(rank);
-  const bool delivered = takes_part(is) && is.delivered == segment_;
-  if (stage_ != Stage::running || !takes_part(is) || (delivered && options_.parts == 1)) {
+  // Who has ended the segment has done its part, unless others lack a sum that only it has.
+  const bool done = is.delivered == segment_ && options_.parts == 1 && !options_.sums;
+  if (stage_ != Stage::running || !takes_part(is) || done) {
     // Stages wait for room that nobody will ever make: they begin anew, from what is kept.
     place_empty_ = place_empty_ || (options_.parts > 1 && segment_ > 0);
     return;
@@ -145,7 +146,7 @@ void CoordinatorMachine::go_back(double now) {
   actions_.push_back(Note{"a worker is gone: all go back to the last checkpoint and wait for it"});
   ++term_;
   place_empty_ = false;
-  met_.clear();
+  meet_anew_ = true;
   for (int rank = 0; rank < count(); ++rank) {
     Member& is = member(rank);
     is.order.reset();
@@ -170,7 +171,10 @@ void CoordinatorMachine::order_halt(double now) {
     halt_->how = HaltHow::end_at;
     halted_ = now - resend;
     halt_->step = begin_;
-    for (const int rank : ranks) halt_->step = std::max(halt_->step, member(rank).step);
+    for (const int rank : ranks) {
+      const Member& is = member(rank);
+      halt_->step = std::max(halt_->step, is.delivered == segment_ ? is.position : is.step);
+    }
   }
   if (now - halted_ < resend) return;
   halted_ = now;

@@ -87,6 +87,7 @@ void write(wire::Message& to, const Status& status) {
   is.set_step(status.step);
   is.set_holds(status.holds);
   is.set_stop_wanted(status.stop_wanted);
+  is.set_version(status.version);
 }
 
 void write(wire::Message& to, const Finished& finished) {

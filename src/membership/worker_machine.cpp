@@ -19,7 +19,7 @@ Overloaded(Ts...) -> Overloaded<Ts...>;
 
 Status WorkerMachine::status(std::int64_t step) {
   if (busy_) step_ = std::max(step_, step);
-  return {++serial_, options_.process, phase_, term_, segment_, step_, holds_, stop_wanted_};
+  return {++serial_, options_.process, phase_, term_, segment_, step_, holds_, stop_wanted_, version_};
 }
 
 void WorkerMachine::say_status() {
@@ -27,12 +27,18 @@ void WorkerMachine::say_status() {
 }
 
 void WorkerMachine::received(const Message& message, double) {
+  if (!coordinator_) return;  // it is meant for a process that had this rank before
   std::visit(Overloaded{
                  [&](const Begin& is) { begin(is); },
                  [&](const Abort& is) { abort(is); },
                  [&](const Halt& is) { halt(is); },
                  [&](const Leave& is) { leave(is); },
-                 [&](const Members& is) { actions_.push_back(SetMembers{is}); },
+                 [&](const Members& is) {
+                   if (is.version <= version_) return;
+                   version_ = is.version;
+                   members_ = is;
+                   actions_.push_back(SetMembers{is});
+                 },
                  [&](const SayAgain&) { say_again(); },
                  [&](const auto&) { actions_.push_back(Answer{message}); },
              },
@@ -41,13 +47,16 @@ void WorkerMachine::received(const Message& message, double) {
 
 void WorkerMachine::begin(const Begin& begin) {
   const bool newer = std::pair(begin.term, begin.segment) > std::pair(term_, segment_);
-  if (!newer || busy_ || exit_ || phase_ == Phase::running || phase_ == Phase::failed) return;
-  if (begin.term > term_ || forget_) forget_ = begin.term;
+  if (!newer || exit_ || phase_ == Phase::failed) return;
+  interrupted_ = busy_ && interrupted_;
+  if (busy_) interrupt();  // what an earlier coordinator has ordered
+  if (begin.term > term_ || forget_ || busy_) forget_ = Abort{begin.term, begin.segment};
   term_ = begin.term;
   segment_ = begin.segment;
+  version_ = std::max(version_, begin.version);
   step_ = begin.begin;
   phase_ = Phase::running;
-  opened_ = holds_ = interrupted_ = false;
+  opened_ = holds_ = false;
   halt_.reset();
   report_.reset();
   next_ = begin;
@@ -55,14 +64,18 @@ void WorkerMachine::begin(const Begin& begin) {
   settle();
 }
 
+void WorkerMachine::interrupt() {
+  if (!std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+}
+
 void WorkerMachine::abort(const Abort& abort) {
   const bool older = abort.term < term_ || (abort.term == term_ && abort.segment < segment_);
   if (older || exit_) return;
   if (abort.term == term_ && phase_ == Phase::idle) return say_status();  // done
-  forget_ = abort.term;
+  forget_ = abort;
   next_.reset();
   if (busy_) {
-    if (!std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+    interrupt();
   } else {
     settle();
   }
@@ -74,7 +87,7 @@ void WorkerMachine::settle() {
   if (exit_) {
     task_ = *exit_;
   } else if (forget_) {
-    task_ = ForgetTerm{*forget_};
+    task_ = ForgetTerm{forget_->term};
   } else if (next_) {
     task_ = RunSegment{*next_};
   }
@@ -84,8 +97,9 @@ void WorkerMachine::task_taken() {
   const WorkerTask taken = std::exchange(task_, {});
   if (const auto* forgotten = std::get_if<ForgetTerm>(&taken)) {
     const bool aborted = !next_;
+    if (aborted && forget_->term > term_) segment_ = forget_->segment;
     term_ = std::max(term_, forgotten->term);
-    if (forget_ == forgotten->term) forget_.reset();
+    if (forget_->term == forgotten->term) forget_.reset();
     if (aborted) {
       phase_ = Phase::idle;
       holds_ = false;
@@ -95,6 +109,7 @@ void WorkerMachine::task_taken() {
     settle();
   } else if (std::holds_alternative<RunSegment>(taken)) {
     busy_ = true;
+    if (members_ && members_->version > next_->version) actions_.push_back(SetMembers{*members_});  // they came before it
     next_.reset();
   }
 }
@@ -108,12 +123,13 @@ void WorkerMachine::halt(const Halt& halt) {
 
 /// Opening a source forgets what it was told before.
 void WorkerMachine::opened() {
+  if (interrupted_) return;
   opened_ = true;
   if (halt_) actions_.push_back(HaltSource{halt_->how, halt_->step});
 }
 
 void WorkerMachine::holding(std::int64_t step) {
-  if (!busy_ || !halt_ || halt_->how != HaltHow::hold) return;
+  if (!busy_ || interrupted_ || !halt_ || halt_->how != HaltHow::hold) return;
   holds_ = true;
   step_ = std::max(step_, step);
   say_status();
@@ -132,8 +148,8 @@ void WorkerMachine::segment_ended(std::int64_t position, const std::string& dige
 
 void WorkerMachine::segment_interrupted() {
   busy_ = holds_ = interrupted_ = false;
-  phase_ = Phase::idle;
-  if (!forget_) forget_ = term_;  // what was on its way in it shall not come to the next
+  if (!next_) phase_ = Phase::idle;
+  if (!forget_) forget_ = Abort{term_, segment_};  // what was on its way in it shall not come to the next
   settle();
 }
 
@@ -152,10 +168,10 @@ void WorkerMachine::say_again() {
 }
 
 void WorkerMachine::leave(const Leave& leave) {
-  if (!exit_) exit_ = Exit{leave.code, leave.why, false};
+  if (!exit_ || !exit_->told) exit_ = Exit{leave.code, leave.why, true, false};
   phase_ = Phase::leaving;
   actions_.push_back(Report{Left{options_.process}, false});
-  if (busy_ && !std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+  if (busy_) interrupt();
   settle();
 }
 
@@ -172,8 +188,8 @@ void WorkerMachine::welcomed(const ProcessId& coordinator, double) {
 
 void WorkerMachine::turned_away(const std::string& reason) {
   if (exit_) return;
-  exit_ = Exit{exit_usage, "the job's coordinator turns this process away: " + reason, true};
-  if (busy_ && !std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+  exit_ = Exit{exit_usage, "the job's coordinator turns this process away: " + reason};
+  if (busy_) interrupt();
   settle();
 }
 
@@ -189,9 +205,9 @@ void WorkerMachine::silent(bool is_silent, double now) {
 
 void WorkerMachine::coordinator_ended(int code) {
   if (exit_) return;
-  exit_ = Exit{code, "", false};
+  exit_ = Exit{code, "", true};
   phase_ = Phase::leaving;
-  if (busy_ && !std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+  if (busy_) interrupt();
   settle();
 }
 
@@ -199,18 +215,19 @@ void WorkerMachine::tick(double now) {
   if (exit_) return;
   if (!coordinator_) {
     if (stop_wanted_) {
-      exit_ = Exit{exit_interrupted, "", false};
+      exit_ = Exit{exit_interrupted, ""};
     } else if (now - since_ > options_.patience) {
-      exit_ = Exit{exit_data, fmt::format("nobody answers after {:g} s", options_.patience), false};
+      exit_ = Exit{exit_data, fmt::format("nobody answers after {:g} s", options_.patience)};
     }
   } else if (alone(now) || (silent_since_ && stop_wanted_)) {
-    if (busy_ && options_.policy == Policy::free && !stop_wanted_) return;  // it can go on alone
+    const bool can_go_on = options_.policy == Policy::free && !options_.sums;
+    if (busy_ && can_go_on && !stop_wanted_) return;
     exit_ = Exit{stop_wanted_ ? exit_interrupted : exit_data,
                  stop_wanted_ ? "asked to stop while the coordinator was silent"
                               : fmt::format("the coordinator has been silent for {:g} s", options_.patience),
-                 true};
+                 false, true};
     // Nobody will ever say that a neighbour is gone.
-    if (busy_ && !std::exchange(interrupted_, true)) actions_.push_back(Interrupt{});
+    if (busy_) interrupt();
   }
   if (exit_) settle();
 }

@@ -8,6 +8,7 @@
 namespace membership_world {
 namespace {
 
+constexpr double last_fault = 10;  ///< the network is sound from then on
 constexpr double beat_every = 0.3, tick_every = 0.15, silence = 1.0, forever = 1e9;
 constexpr int no_exit = -1, killed_exit = -9;
 
@@ -91,9 +92,10 @@ std::int32_t World::keep(Envelope envelope) {
 
 /// Over the network: it may be lost, come twice, and overtake others. `who`: the worker at one end.
 void World::mail(Kind kind, int who, std::uint32_t life, std::int32_t slot) {
-  const bool lost = !reachable(who) || random_.chance(plan_.loss);
+  const bool unsound = now_ < last_fault;
+  const bool lost = !reachable(who) || (unsound && random_.chance(plan_.loss));
   if (!lost) at(now_ + random_.between(0.0005, plan_.slowest), kind, who, life, slot);
-  if (!lost && random_.chance(plan_.doubling)) {
+  if (!lost && unsound && random_.chance(plan_.doubling)) {
     const std::int32_t again = slot < 0 ? slot : keep(pool_[static_cast<std::size_t>(slot)]);
     at(now_ + random_.between(0.0005, 3 * plan_.slowest), kind, who, life, again);
   }
@@ -146,7 +148,7 @@ void World::handle(const Event& event) {
       if (worker(rank).stopped && event.kind != Kind::worker_continues) {
         Event late = event;
         // What comes over the network waits in the buffers of the system, and what the process was at goes on afterwards.
-        if (event.slot >= 0) late.slot = keep(pool_[static_cast<std::size_t>(event.slot)]);
+        if (event.kind == Kind::to_worker) late.slot = keep(pool_[static_cast<std::size_t>(event.slot)]);
         worker(rank).late.push_back(late);
         return;
       }
@@ -166,7 +168,8 @@ void World::handle(const Event& event) {
       if (reason.empty()) {
         coordinator_.admitted[static_cast<std::size_t>(rank)] = status.process;
         coordinator_heard(rank);
-        mail(Kind::welcome, rank, worker(rank).life, -1);
+        const bool still_there = worker(rank).incarnation == status.process.incarnation;
+        if (still_there) mail(Kind::welcome, rank, worker(rank).life, -1);
       }
       coordinator_acts();
       break;
@@ -297,7 +300,7 @@ void World::start_worker(int rank) {
   is.life = ++lives_;
   is.heard = now_;
   is.machine.emplace(
-      WorkerOptions{plan_.group.policy, plan_.group.patience, {100 + rank + 10 * incarnation, "h", incarnation}}, now_);
+      WorkerOptions{plan_.group.policy, plan_.group.sums, plan_.group.patience, {100 + rank + 10 * incarnation, "h", incarnation}}, now_);
   is.sum.emplace("g");
   at(now_ + random_.between(0, beat_every), Kind::beat_of_worker, rank, is.life);
   at(now_ + random_.between(0, tick_every), Kind::tick_worker, rank, is.life);
@@ -333,7 +336,7 @@ void World::end_worker(int rank, int code, bool killed) {
   is.alive = false;
   is.exit_code = killed ? killed_exit : code;
   for (const Event& late : is.late) {
-    if (late.slot >= 0) free_.push_back(late.slot);
+    if (late.kind == Kind::to_worker) free_.push_back(late.slot);
   }
   is.late.clear();
   // Connections of a sum break.
@@ -446,13 +449,13 @@ void World::coordinator_acts() {
           out.state = current_.state;
           break;
       }
-      if (coordinator_.admitted[rank] && worker(send->rank).alive) {
+      // A process that has been started again has connections of its own.
+      if (coordinator_.admitted[rank] && worker(send->rank).alive &&
+          coordinator_.admitted[rank]->incarnation == worker(send->rank).incarnation) {
         mail(Kind::to_worker, send->rank, worker(send->rank).life, keep(std::move(out)));
       }
     } else if (const auto* kept = std::get_if<Keep>(&action)) {
       coordinator_.received[static_cast<std::size_t>(kept->rank)] = current_.state;
-    } else if (const auto* lost = std::get_if<Lost>(&action)) {
-      if (!worker(lost->rank).alive) coordinator_.admitted[static_cast<std::size_t>(lost->rank)].reset();
     }
   }
   if (coordinator_.machine->task().index() == 0 || coordinator_.task_taken) return;
@@ -590,6 +593,8 @@ void World::worker_acts(int rank) {
         if (const auto outcome = is.sum->asked(asked->sum)) {
           Envelope out{SumAnswered{asked->member, asked->sum, *outcome, 1, 0}, {0, is.last_sum}};
           if (coordinator_.alive) mail(Kind::to_coordinator, rank, coordinator_.life, keep(std::move(out)));
+        } else if (is.sum->is_behind(asked->sum)) {
+          worker_report(rank, Broken{is.sum->version()}, false);
         }
       } else if (const auto* answered = std::get_if<SumAnswered>(&answer->message)) {
         if (is.in_sum && is.sum->answered(answered->member, answered->sum, answered->outcome)) is.given = current_.state;
@@ -607,8 +612,7 @@ void World::worker_main(int rank) {
   if (task.index() == 0 || is.running) return;
   if (const auto* exit = std::get_if<Exit>(&task)) {
     if (trace) fmt::print("{:.3f} worker {} exits with {} {}\n", now_, rank, exit->code, exit->why);
-    const bool told = !exit->alone && exit->why.empty() && is.machine->phase() == Phase::leaving;
-    if (told && coordinator_.over && coordinator_.code != exit->code) {
+    if (exit->told && coordinator_.over && coordinator_.code != exit->code) {
       wrong(fmt::format("worker {} ends with {}, the job with {}", rank, exit->code, coordinator_.code));
     }
     if (exit->code == exit_ok && saved_position_ < plan_.group.total_steps) wrong("a worker ends with 0 and the job is not done");
@@ -683,7 +687,13 @@ void World::segment_over(int rank, bool interrupted) {
 
 void World::sum_next(int rank) {
   Worker& is = worker(rank);
-  switch (is.sum->next(now_)) {
+  const SumMachine::Task task = is.sum->next(now_);
+  if (trace && task != SumMachine::Task::none) {
+    const SumId id = is.sum->question();
+    fmt::print("{:.3f}   worker {} sum begun in {} number {} version {}: task {}\n", now_, rank, id.begun, id.number, id.version,
+               static_cast<int>(task));
+  }
+  switch (task) {
     case SumMachine::Task::none:
       return;
     case SumMachine::Task::add_up:
@@ -722,7 +732,7 @@ void World::sum_joins(int rank) {
   sum.complete = true;
   for (std::size_t i = 0; i < sum.ranks.size(); ++i) {
     // Connections may break while the last bytes are on their way: some have the sum, and others not.
-    const bool breaks = random_.chance(plan_.loss * 0.3);
+    const bool breaks = now_ < last_fault && random_.chance(plan_.loss * 0.3);
     at(now_ + random_.between(0.001, 0.1), breaks ? Kind::sum_fails : Kind::sum_done, sum.ranks[i], sum.lives[i], version);
   }
 }

@@ -232,6 +232,7 @@ class CoordinatorMachine {
   void give_up(int rank, double now);
   void meet(const std::vector<int>& ranks);
   void tell_members(const std::vector<int>& ranks);
+  void members_again(int rank, std::int64_t version, double now);
   void tell_end(double now);
   void leave_tick(double now);
   void set_task(Task task, Stage stage, double now);
@@ -277,7 +278,8 @@ class CoordinatorMachine {
   Stage stage_ = Stage::resting;
   std::int64_t term_ = 0, segment_ = 0;
   std::int64_t version_ = 0;                             ///< of the members of sums
-  std::vector<std::pair<std::int64_t, ProcessId>> met_;  ///< processes of this version
+  std::vector<std::pair<std::int64_t, ProcessId>> met_;       ///< processes of this version
+  bool meet_anew_ = false;                                    ///< their connections are not to be used any more
   std::int64_t begin_ = 0, end_ = 0;                     ///< of the segment that the trainer wants
   double since_ = 0;                                     ///< of the stage
   double last_news_ = 0;                                 ///< free: membership has changed

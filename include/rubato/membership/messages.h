@@ -103,6 +103,7 @@ struct Status {
   std::int64_t step = 0;
   bool holds = false;        ///< takes no more batches; `step` is final
   bool stop_wanted = false;  ///< somebody wants the job to end
+  std::int64_t version = 0;  ///< of the members that it knows
 };
 /// The segment has been run; its content is the replica's state, or weights, where the coordinator keeps them.
 struct Finished {

@@ -54,6 +54,9 @@ class SumMachine {
 
   /// What this member says to another's question; nothing: it does not know the asker's version yet, or knows a newer one.
   std::optional<SumOutcome> asked(const SumId& sum) const;
+  /// Whether the asker knows newer members than this one: what has told it so was lost, and the coordinator will say it again to
+  /// `Broken{version()}`. Else a sum may wait for ever for members that have left its version.
+  bool is_behind(const SumId& sum) const { return sum.version > version_; }
   /// Another member's answer. True: it gives the sum that is asked for, and the owner keeps what came with it.
   bool answered(std::int64_t member, const SumId& sum, SumOutcome outcome);
 

@@ -14,6 +14,7 @@ namespace rubato::membership {
 
 struct WorkerOptions {
   Policy policy = Policy::fixed;
+  bool sums = false;     ///< replicas sum among themselves: without a coordinator nobody says who has left
   double patience = 60;  ///< seconds that the worker waits for its coordinator
   ProcessId process;
 };
@@ -59,11 +60,12 @@ struct ForgetTerm {
 struct RunSegment {
   Begin begin;
 };
-/// End the process. `alone`: nobody has said so; the weights are worth saving.
+/// End the process.
 struct Exit {
   int code = 0;
   std::string why;
-  bool alone = false;
+  bool told = false;   ///< the coordinator has said so
+  bool alone = false;  ///< the coordinator is lost: the weights are worth saving
 };
 using WorkerTask = std::variant<std::monostate, ForgetTerm, RunSegment, Exit>;
 
@@ -114,6 +116,7 @@ class WorkerMachine {
   void say_again();
   void say_status();
   void settle();
+  void interrupt();
   bool alone(double now) const { return silent_since_ && now - *silent_since_ > options_.patience; }
 
   WorkerOptions options_;
@@ -124,11 +127,12 @@ class WorkerMachine {
   bool busy_ = false;         ///< the main thread runs a segment
   bool interrupted_ = false;  ///< and was told to give it up
   bool opened_ = false;       ///< its source
-  std::int64_t term_ = 0, segment_ = 0, step_ = 0, serial_ = 0;
+  std::int64_t term_ = 0, segment_ = 0, step_ = 0, serial_ = 0, version_ = 0;
   std::optional<Begin> next_;           ///< after the task
-  std::optional<std::int64_t> forget_;  ///< the term that begins as soon as nothing runs
+  std::optional<Abort> forget_;        ///< as soon as nothing runs: a term begins, or this segment of it is over
   std::optional<Exit> exit_;            ///< as soon as nothing runs
   std::optional<Halt> halt_;
+  std::optional<Members> members_;  ///< the newest
   bool holds_ = false, stop_wanted_ = false;
   std::optional<Message> report_;  ///< of the last segment
   std::optional<ProcessId> coordinator_;
