@@ -136,18 +136,24 @@ void CoordinatorMachine::reconcile(int rank, const Status& status, double now) {
     case Phase::idle:
       return reconcile_idle(rank, now);
     case Phase::running:
-      if (is.state == Member::State::idle) is.state = Member::State::running;
+      if (is.state == Member::State::idle) runs_already(rank, now);
       if (!is.abort) members_again(rank, status.version, now);
       break;
     case Phase::finished:
     case Phase::failed:
-      if (is.state == Member::State::idle) is.state = Member::State::running;
+      if (is.state == Member::State::idle) runs_already(rank, now);
       if (!is.abort && of_order && is.state == Member::State::running && due(is, now)) send(rank, SayAgain{});
       break;
     case Phase::leaving:
       return;
   }
   if (is.abort && due(is, now)) send(rank, *is.abort);
+}
+
+/// What an earlier coordinator has ordered.
+void CoordinatorMachine::runs_already(int rank, double now) {
+  member(rank).state = Member::State::running;
+  if (options_.policy == Policy::free) came(rank, now);
 }
 
 void CoordinatorMachine::reconcile_idle(int rank, double now) {

@@ -7,7 +7,8 @@
 //     run, whatever was done again; and a worker begins a segment with a replica of exactly as many steps as it begins with.
 //  3. One step counts once: the run's position never goes back, and it is done when it has all its steps.
 //  4. A sum is the same on all who have it: replicas of a group that sums have summed the same, step by step.
-//  5. The job ends with the right code everywhere: 0 only when it is done, and who is told the end ends with the job's code.
+//  5. The job ends with the right code everywhere: 0 only when it is done, and who is told the end ends with the job's code; who
+//     is not, because its coordinator is lost, never with 0.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -24,12 +25,12 @@ using membership_world::plan_of;
 using membership_world::World;
 
 std::string describe(const Plan& plan) {
-  std::string text = fmt::format("seed {}: {} workers, {} parts, {}, sums {}, centre {}, when a worker dies {}, {} steps of {}, "
-                                 "loss {:.2f}, doubling {:.2f}, slowest {:.3f}, restarts {}; faults",
-                                 plan.seed, plan.group.workers, plan.group.parts,
-                                 plan.group.policy == rubato::membership::Policy::free ? "free" : "fixed", plan.group.sums,
-                                 plan.group.centre, static_cast<int>(plan.group.when_worker_dies), plan.group.total_steps,
-                                 plan.segment_steps, plan.loss, plan.doubling, plan.slowest, plan.restarts);
+  std::string text = fmt::format(
+      "seed {}: {} workers, {} parts, {}, sums {}, centre {}, when a worker dies {}, {} steps of {}, "
+      "loss {:.2f}, doubling {:.2f}, slowest {:.3f}, restarts {}; faults",
+      plan.seed, plan.group.workers, plan.group.parts, plan.group.policy == rubato::membership::Policy::free ? "free" : "fixed",
+      plan.group.sums, plan.group.centre, static_cast<int>(plan.group.when_worker_dies), plan.group.total_steps,
+      plan.segment_steps, plan.loss, plan.doubling, plan.slowest, plan.restarts);
   for (const auto& [when, fault] : plan.faults) text += fmt::format(" {} at {:.2f}", static_cast<int>(fault), when);
   return text;
 }

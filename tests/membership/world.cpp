@@ -53,7 +53,7 @@ Plan plan_of(std::uint64_t seed) {
   plan.slowest = random.chance(0.5) ? 0.005 : random.between(0.005, 0.25);
   const int count = random.below(5);
   for (int i = 0; i < count; ++i) {
-    static constexpr Fault common[] = {Fault::kill_worker, Fault::kill_worker, Fault::kill_worker, Fault::stop_worker,
+    static constexpr Fault common[] = {Fault::kill_worker, Fault::kill_worker, Fault::kill_worker,     Fault::stop_worker,
                                        Fault::cut_link,    Fault::cut_link,    Fault::kill_coordinator};
     const Fault fault = random.chance(0.8) ? common[random.below(7)] : static_cast<Fault>(random.below(faults));
     plan.faults.emplace_back(random.between(0, 5), fault);
@@ -195,10 +195,12 @@ void World::handle(const Event& event) {
       if (trace) {
         std::string line;
         for (const Member& is : coordinator_.machine->members()) {
-          line += fmt::format(" [{}{}{}{} o{} d{} p{} s{}]", static_cast<int>(is.state), is.silent ? " silent" : "", is.gone ? " gone" : "",
-                              is.abort ? " abort" : "", is.order ? is.order->segment : -1, is.delivered, static_cast<int>(is.phase), is.step);
+          line += fmt::format(" [{}{}{}{} o{} d{} p{} s{}]", static_cast<int>(is.state), is.silent ? " silent" : "",
+                              is.gone ? " gone" : "", is.abort ? " abort" : "", is.order ? is.order->segment : -1, is.delivered,
+                              static_cast<int>(is.phase), is.step);
         }
-        fmt::print("{:.3f} segment {} term {} task {}{}\n", now_, coordinator_.machine->segment(), coordinator_.machine->term(), coordinator_.machine->task().index(), line);
+        fmt::print("{:.3f} segment {} term {} task {}{}\n", now_, coordinator_.machine->segment(), coordinator_.machine->term(),
+                   coordinator_.machine->task().index(), line);
       }
       coordinator_acts();
       if (coordinator_.alive) at(now_ + tick_every, Kind::tick_coordinator, -1, coordinator_.life);
@@ -300,7 +302,9 @@ void World::start_worker(int rank) {
   is.life = ++lives_;
   is.heard = now_;
   is.machine.emplace(
-      WorkerOptions{plan_.group.policy, plan_.group.sums, plan_.group.patience, {100 + rank + 10 * incarnation, "h", incarnation}}, now_);
+      WorkerOptions{
+          plan_.group.policy, plan_.group.sums, plan_.group.patience, {100 + rank + 10 * incarnation, "h", incarnation}},
+      now_);
   is.sum.emplace("g");
   at(now_ + random_.between(0, beat_every), Kind::beat_of_worker, rank, is.life);
   at(now_ + random_.between(0, tick_every), Kind::tick_worker, rank, is.life);
@@ -510,7 +514,8 @@ void World::keep_states(const SegmentEnded& ended) {
     coordinator_.kept[static_cast<std::size_t>(rank)] = got;
   }
   if (fixed && !ended.kept.empty()) {
-    for (const int rank : ended.absent) coordinator_.kept[static_cast<std::size_t>(rank)] = coordinator_.kept[static_cast<std::size_t>(ended.kept.front())];
+    for (const int rank : ended.absent)
+      coordinator_.kept[static_cast<std::size_t>(rank)] = coordinator_.kept[static_cast<std::size_t>(ended.kept.front())];
   }
   coordinator_.position = ended.position;
 }
@@ -518,6 +523,7 @@ void World::keep_states(const SegmentEnded& ended) {
 void World::job_over(int code) {
   coordinator_.code = code;
   coordinator_.over = true;
+  ends_.insert(code);
   if (trace) fmt::print("{:.3f} job over: {}\n", now_, code);
   if (code == exit_ok && coordinator_.position < plan_.group.total_steps) wrong("0 for a job that is not done");
   coordinator_.machine->job_over(code, "", now_);
@@ -612,9 +618,10 @@ void World::worker_main(int rank) {
   if (task.index() == 0 || is.running) return;
   if (const auto* exit = std::get_if<Exit>(&task)) {
     if (trace) fmt::print("{:.3f} worker {} exits with {} {}\n", now_, rank, exit->code, exit->why);
-    if (exit->told && coordinator_.over && coordinator_.code != exit->code) {
+    if (exit->told && !ends_.contains(exit->code)) {
       wrong(fmt::format("worker {} ends with {}, the job with {}", rank, exit->code, coordinator_.code));
     }
+    if (!exit->told && exit->code == exit_ok) wrong(fmt::format("worker {} ends with 0, and nobody has told it so", rank));
     if (exit->code == exit_ok && saved_position_ < plan_.group.total_steps) wrong("a worker ends with 0 and the job is not done");
     return end_worker(rank, exit->code, false);
   }

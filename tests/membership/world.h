@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <queue>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,8 +13,9 @@
 #include "rubato/membership/sum_machine.h"
 #include "rubato/membership/worker_machine.h"
 
-// A job in a world of its own: processes, a launcher, a disk and a network that loses, doubles and reorders messages, all from one
-// seed and in virtual time. The machines under test are the ones that real processes have; everything around them is simulated.
+// A job in a world of its own: processes, a launcher, a disk and a network that loses, doubles and reorders messages, all from
+// one seed and in virtual time. The machines under test are the ones that real processes have; everything around them is
+// simulated.
 
 namespace membership_world {
 
@@ -200,6 +202,7 @@ class World {
   std::vector<Replica> saved_;
   std::map<std::pair<std::int64_t, std::int64_t>, Arithmetic> arithmetic_;  // by version and number
   std::map<std::pair<std::int64_t, std::int64_t>, std::uint64_t> results_;
+  std::set<int> ends_;  ///< codes that coordinators have ended the job with: one may die while it says so
   std::string wrong_;
   Envelope current_;
 };

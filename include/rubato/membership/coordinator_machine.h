@@ -239,6 +239,7 @@ class CoordinatorMachine {
   bool due(Member& member, double now) const;
   void reconcile(int rank, const Status& status, double now);
   void reconcile_idle(int rank, double now);
+  void runs_already(int rank, double now);
   void send_order(int rank, double now);
 
   // Free policy.
@@ -278,8 +279,8 @@ class CoordinatorMachine {
   Stage stage_ = Stage::resting;
   std::int64_t term_ = 0, segment_ = 0;
   std::int64_t version_ = 0;                             ///< of the members of sums
-  std::vector<std::pair<std::int64_t, ProcessId>> met_;       ///< processes of this version
-  bool meet_anew_ = false;                                    ///< their connections are not to be used any more
+  std::vector<std::pair<std::int64_t, ProcessId>> met_;  ///< processes of this version
+  bool meet_anew_ = false;                               ///< their connections are not to be used any more
   std::int64_t begin_ = 0, end_ = 0;                     ///< of the segment that the trainer wants
   double since_ = 0;                                     ///< of the stage
   double last_news_ = 0;                                 ///< free: membership has changed

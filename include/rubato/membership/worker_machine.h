@@ -128,9 +128,9 @@ class WorkerMachine {
   bool interrupted_ = false;  ///< and was told to give it up
   bool opened_ = false;       ///< its source
   std::int64_t term_ = 0, segment_ = 0, step_ = 0, serial_ = 0, version_ = 0;
-  std::optional<Begin> next_;           ///< after the task
-  std::optional<Abort> forget_;        ///< as soon as nothing runs: a term begins, or this segment of it is over
-  std::optional<Exit> exit_;            ///< as soon as nothing runs
+  std::optional<Begin> next_;    ///< after the task
+  std::optional<Abort> forget_;  ///< as soon as nothing runs: a term begins, or this segment of it is over
+  std::optional<Exit> exit_;     ///< as soon as nothing runs
   std::optional<Halt> halt_;
   std::optional<Members> members_;  ///< the newest
   bool holds_ = false, stop_wanted_ = false;
