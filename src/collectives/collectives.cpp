@@ -15,12 +15,11 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include "rubato/context/context.h"
+#include "rubato/membership/sum_machine.h"
 #include "rubato/wire/tensor_sum.h"
 
 // Thread rules
-//  * `mutex_` guards the members and the table of groups. It is never held while c10d works.
-//  * A sum counts as finished only if the generation is still the one it began in, which is looked at under `mutex_`: so what
-//    this member has once called unfinished stays so.
+//  * `mutex_` guards the members, the table of groups and their machines. It is never held while c10d works.
 //  * Sums of one group follow each other, except those with numbers, which take turns among `slots` groups of connections.
 
 namespace rubato {
@@ -29,8 +28,7 @@ namespace {
 using namespace std::chrono_literals;
 constexpr std::int64_t slots = 16;
 constexpr auto look_again = 100ms;
-constexpr auto before_complaining = 2s;
-constexpr auto patience = 12h;  // of c10d; deaths are told
+constexpr auto patience = 30min;  // of c10d; deaths are told, and what fails without one is done again
 
 /// All tensors of one type, one after the other, and the weight as the last element.
 torch::Tensor flatten(const TensorSum& sum) {
@@ -61,13 +59,27 @@ std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum&
 
 using Pg = std::shared_ptr<c10d::ProcessGroupGloo>;
 
-/// c10d cannot cancel an operation, and destroying a group waits for its operations: groups that have lost a member stay.
-void abandon(Pg connections) {
+using Work = c10::intrusive_ptr<c10d::Work>;
+
+/// Connections of a group, and what was done with them last.
+struct Connections {
+  Pg group;
+  Work work;
+};
+
+/// c10d cannot cancel an operation, and destroying a group waits for its operations: groups that have lost a member stay until
+/// these have failed, as they do when the connection to a dead process breaks, or by their patience.
+void abandon(Connections connections) {
   static std::mutex mutex;
-  static auto& for_ever = *new std::vector<Pg>;
-  if (!connections) return;
+  static auto& waiting = *new std::vector<Connections>;
+  std::vector<Connections> over;
   const std::lock_guard lock(mutex);
-  for_ever.push_back(std::move(connections));
+  if (connections.group) waiting.push_back(std::move(connections));
+  const auto is_over = [](const Connections& old) { return !old.work || old.work->isCompleted(); };
+  const auto first_over = std::stable_partition(waiting.begin(), waiting.end(), [&](const auto& old) { return !is_over(old); });
+  over.assign(std::make_move_iterator(first_over), std::make_move_iterator(waiting.end()));
+  waiting.erase(first_over, waiting.end());
+  if (!over.empty()) std::thread([over = std::move(over)]() mutable { over.clear(); }).detach();
 }
 
 /// Connections that are being made on a thread of their own, since members may never come.
@@ -142,196 +154,203 @@ class Collectives::Implementation {
  public:
   Implementation(std::string address, std::shared_ptr<MeetingPlace> place)
       : address_(std::move(address)), place_(std::move(place)) {}
+  ~Implementation() { clear(); }
 
-  void meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica, int part);
-  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
-  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
+  void meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part);
+  void set_members(const membership::Members& members);
+  std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, std::unique_ptr<Summable> part);
   void interrupt();
   void clear();
-  void ask_with(std::function<void(const SumQuestion&)> ask) { ask_ = std::move(ask); }
+  void ask_with(std::function<void(const membership::SumId&)> ask) { ask_ = std::move(ask); }
   void complain_with(std::function<void(std::int64_t)> complain) { complain_ = std::move(complain); }
-  std::shared_ptr<const Summable> finished(const SumQuestion& question);
-  void answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum);
+  std::optional<Known> asked(const membership::SumId& question);
+  void answer(std::int64_t member, const membership::SumId& question, membership::SumOutcome outcome,
+              std::shared_ptr<const Summable> sum);
 
  private:
   struct Group {
-    Pg connections;
-    std::int64_t generation = -1;  ///< of the connections
-    std::int64_t finished = 0;     ///< sums
+    explicit Group(const std::string& name) : machine(name) {}
+    membership::SumMachine machine;
+    Connections connections;
+    std::int64_t version = -1;  ///< of the connections
     std::shared_ptr<const TensorSum> last;
-    std::set<std::int64_t> lacking;         ///< members that have not finished what is asked for
-    std::shared_ptr<const Summable> given;  ///< by one that has
-    std::optional<SumQuestion> asked;
+    std::shared_ptr<const Summable> given;  ///< by a member that has finished what this one has not
   };
 
   Group& group_of(const std::string& name);
-  Pg connections_of(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
-  bool sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t generation);
-  std::shared_ptr<const TensorSum> settle(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
-  bool all_others_lack(const Group& group) const;
+  bool connect(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
+  bool sum_up(Group& group, torch::Tensor& flat, std::unique_lock<std::mutex>& lock);
+  std::shared_ptr<const TensorSum> add_up(const std::string& name, Group& group, const TensorSum& mine,
+                                          std::unique_lock<std::mutex>& lock);
+  static double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
   const std::string address_;
   const std::shared_ptr<MeetingPlace> place_;
-  std::function<void(const SumQuestion&)> ask_;
+  std::function<void(const membership::SumId&)> ask_;
   std::function<void(std::int64_t)> complain_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::int64_t era_ = 0, generation_ = 0;
-  std::vector<std::int64_t> members_;
+  membership::Members members_{-1, {}};
   int replica_ = 0, part_ = 0;
   bool interrupted_ = false;
   std::map<std::string, std::unique_ptr<Group>> groups_;
 };
 
-void Collectives::Implementation::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
-                                       int replica, int part) {
-  const std::lock_guard lock(mutex_);
-  replica_ = replica;
-  part_ = part;
-  if (era == era_ && generation < generation_) return;  // members have changed since this was said
-  if (era != era_ || generation != generation_) {
-    for (auto& [name, group] : groups_) abandon(std::move(group->connections));
-    groups_.clear();
+void Collectives::Implementation::meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part) {
+  {
+    const std::lock_guard lock(mutex_);
+    replica_ = replica;
+    part_ = part;
   }
-  era_ = era;
-  generation_ = generation;
+  set_members({version, members});
+}
+
+void Collectives::Implementation::set_members(const membership::Members& members) {
+  const std::lock_guard lock(mutex_);
+  if (members.version <= members_.version) return;
   members_ = members;
+  for (auto& [name, group] : groups_) group->machine.meet(members.version, members.replicas, replica_);
+  changed_.notify_all();
 }
 
 Collectives::Implementation::Group& Collectives::Implementation::group_of(const std::string& name) {
   auto& slot = groups_[name];
-  if (!slot) slot = std::make_unique<Group>();
+  if (!slot) {
+    slot = std::make_unique<Group>(name);
+    slot->machine.meet(members_.version, members_.replicas, replica_);
+  }
   return *slot;
 }
 
-/// Connections between the members of this generation, made anew where they are older; null where nobody waits for them any more.
-Pg Collectives::Implementation::connections_of(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock) {
-  if (group.connections && group.generation == generation_) return group.connections;
-  abandon(std::move(group.connections));
-  const std::int64_t generation = generation_;
-  const int me = static_cast<int>(std::find(members_.begin(), members_.end(), replica_) - members_.begin());
-  const std::string prefix = fmt::format("{}/{}/{}/{}/", era_, generation, part_, name);
-  const auto making = make_connections(place_, prefix, address_, me, static_cast<int>(members_.size()));
-  while (!making->ended && !interrupted_ && generation == generation_) {
+/// Makes connections between the members of this version, where they are older. False: nobody waits for them any more.
+bool Collectives::Implementation::connect(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock) {
+  const std::int64_t version = group.machine.version();
+  if (group.connections.group && group.version == version) return true;
+  abandon(std::exchange(group.connections, {}));
+  const std::vector<std::int64_t>& members = group.machine.members();
+  const int me = static_cast<int>(std::find(members.begin(), members.end(), replica_) - members.begin());
+  const std::string prefix = fmt::format("{}/{}/{}/", version, part_, name);
+  const auto making = make_connections(place_, prefix, address_, me, static_cast<int>(members.size()));
+  while (!making->ended && !interrupted_ && version == group.machine.version()) {
     lock.unlock();
     making->wait();
     lock.lock();
   }
   if (!making->ended || !making->made) {
     making->given_up = true;
-    return nullptr;
+    return false;
   }
-  group.connections = making->made;
-  group.generation = generation;
-  return group.connections;
+  group.connections = {making->made, {}};
+  group.version = version;
+  return true;
 }
 
 /// Whether `flat` is the sum in the end.
-bool Collectives::Implementation::sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t generation) {
+bool Collectives::Implementation::sum_up(Group& group, torch::Tensor& flat, std::unique_lock<std::mutex>& lock) {
+  const std::int64_t version = group.version;
   std::vector<torch::Tensor> tensors = {flat};
+  const Pg connections = group.connections.group;
+  lock.unlock();
+  bool done = false, given_up = false;
   try {
-    const auto work = connections->allreduce(tensors);
-    for (;;) {
+    const Work work = connections->allreduce(tensors);
+    lock.lock();
+    group.connections.work = work;
+    lock.unlock();
+    while (!done && !given_up) {
       try {
-        return work->wait(look_again);
+        done = work->wait(look_again);
+        given_up = !done;
       } catch (const std::exception&) {
-        if (work->isCompleted()) return false;
+        given_up = work->isCompleted();
       }
-      const std::lock_guard lock(mutex_);
-      if (interrupted_ || generation != generation_) return false;
+      const std::lock_guard again(mutex_);
+      given_up = given_up || (!done && (interrupted_ || version != group.machine.version()));
     }
-  } catch (const std::exception&) {
-    return false;
+  } catch (const std::exception&) {  // the connections have failed
   }
+  lock.lock();
+  return done;
 }
 
-std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const GroupSpec& spec, int,
-                                                                        std::unique_ptr<Summable> part) {
+/// The sum; null where it has not come about.
+std::shared_ptr<const TensorSum> Collectives::Implementation::add_up(const std::string& name, Group& group, const TensorSum& mine,
+                                                                     std::unique_lock<std::mutex>& lock) {
+  const std::int64_t version = group.machine.version();
+  const int parts = static_cast<int>(group.machine.members().size());
+  torch::Tensor flat = flatten(mine);  // anew each time: a sum that fails leaves anything in it
+  const bool trivial = parts == 1 || !flat.defined();
+  const bool done = trivial || (connect(name, group, lock) && sum_up(group, flat, lock));
+  if (!done || !group.machine.added_up(version, now())) {
+    group.machine.failed(version, now());
+    return nullptr;
+  }
+  return group.last = unflatten(flat, mine, parts);
+}
+
+std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const GroupSpec& spec, std::unique_ptr<Summable> part) {
+  using Task = membership::SumMachine::Task;
   const auto& mine = dynamic_cast<const TensorSum&>(*part);
   const std::string name = spec.number < 0 ? spec.name : spec.name + "/" + std::to_string(spec.number % slots);
+  std::unique_lock lock(mutex_);
+  if (interrupted_) throw Stopped{};
+  Group& group = group_of(name);
+  group.machine.begin(now());
   for (;;) {
-    torch::Tensor flat = flatten(mine);  // anew each time: a sum that fails leaves anything in it
-    std::unique_lock lock(mutex_);
     if (interrupted_) throw Stopped{};
-    Group& group = group_of(name);
-    const std::int64_t generation = generation_;
-    const int parts = static_cast<int>(members_.size());
-    bool done = parts == 1 || !flat.defined();
-    if (!done) {
-      if (const Pg connections = connections_of(name, group, lock)) {
+    switch (group.machine.next(now())) {
+      case Task::none:
+        changed_.wait_for(lock, look_again);
+        break;
+      case Task::add_up:
+        if (auto sum = add_up(name, group, mine, lock)) return sum;
+        break;
+      case Task::complain: {
+        const std::int64_t version = group.machine.version();
         lock.unlock();
-        done = sum_up(connections, flat, generation);
+        if (complain_) complain_(version);
         lock.lock();
+        break;
       }
+      case Task::ask: {
+        const membership::SumId question = group.machine.question();
+        lock.unlock();
+        if (ask_) ask_(question);
+        lock.lock();
+        break;
+      }
+      case Task::take:
+        group.machine.taken();
+        return group.last = std::dynamic_pointer_cast<const TensorSum>(std::exchange(group.given, nullptr));
+      case Task::alone:
+        group.machine.taken();
+        return unflatten(flatten(mine), mine, 1);
     }
-    if (done && generation == generation_) {
-      ++group.finished;
-      return group.last = unflatten(flat, mine, parts);
-    }
-    // Somebody has died: who is left is said by whoever watches; then finish with them.
-    while (!changed_.wait_for(lock, before_complaining, [&] { return interrupted_ || generation_ != generation; })) {
-      lock.unlock();
-      if (complain_) complain_(generation);
-      lock.lock();
-    }
-    if (interrupted_) throw Stopped{};
-    if (auto settled = settle(name, group, lock)) return settled;
   }
 }
 
-/// The result of the sum under way, from a member that has finished it; null: none has.
-std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::string& name, Group& group,
-                                                                     std::unique_lock<std::mutex>& lock) {
-  while (!interrupted_) {
-    const SumQuestion question{name, group.finished, generation_};
-    group.asked = question;
-    group.lacking.clear();
-    group.given.reset();
+std::optional<Collectives::Known> Collectives::Implementation::asked(const membership::SumId& question) {
+  std::unique_lock lock(mutex_);
+  if (members_.version < 0) return std::nullopt;
+  Group& group = group_of(question.group);
+  if (group.machine.is_behind(question)) {
+    const std::int64_t version = group.machine.version();
     lock.unlock();
-    if (ask_) ask_(question);
-    lock.lock();
-    changed_.wait(lock,
-                  [&] { return interrupted_ || generation_ != question.generation || group.given || all_others_lack(group); });
-    if (interrupted_ || generation_ != question.generation) continue;
-    group.asked.reset();
-    if (!group.given) return nullptr;
-    ++group.finished;
-    return group.last = std::dynamic_pointer_cast<const TensorSum>(group.given);
+    if (complain_) complain_(version);
+    return std::nullopt;
   }
-  throw Stopped{};
+  const auto outcome = group.machine.asked(question);
+  if (!outcome) return std::nullopt;
+  return Known{*outcome, *outcome == membership::SumOutcome::finished ? group.last : nullptr};
 }
 
-bool Collectives::Implementation::all_others_lack(const Group& group) const {
-  return std::all_of(members_.begin(), members_.end(),
-                     [&](std::int64_t member) { return member == replica_ || group.lacking.contains(member); });
-}
-
-void Collectives::Implementation::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
-  const std::lock_guard lock(mutex_);
-  if (generation <= generation_) return;
-  generation_ = generation;
-  members_ = members;
-  changed_.notify_all();
-}
-
-std::shared_ptr<const Summable> Collectives::Implementation::finished(const SumQuestion& question) {
+void Collectives::Implementation::answer(std::int64_t member, const membership::SumId& question, membership::SumOutcome outcome,
+                                         std::shared_ptr<const Summable> sum) {
   const std::lock_guard lock(mutex_);
   const auto found = groups_.find(question.group);
-  if (found == groups_.end() || found->second->finished != question.number + 1) return nullptr;
-  return found->second->last;
-}
-
-void Collectives::Implementation::answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum) {
-  const std::lock_guard lock(mutex_);
-  const auto found = groups_.find(question.group);
-  if (found == groups_.end() || !found->second->asked) return;
-  Group& group = *found->second;
-  if (group.asked->number != question.number || group.asked->generation != question.generation) return;
-  if (sum) {
-    group.given = std::move(sum);
-  } else {
-    group.lacking.insert(member);
-  }
+  if (found == groups_.end()) return;
+  if (outcome == membership::SumOutcome::finished && !sum) return;
+  if (found->second->machine.answered(member, question, outcome)) found->second->given = std::move(sum);
   changed_.notify_all();
 }
 
@@ -346,21 +365,20 @@ void Collectives::Implementation::clear() {
   for (auto& [name, group] : groups_) abandon(std::move(group->connections));
   groups_.clear();
   interrupted_ = false;
-  members_.clear();
+  members_ = {-1, {}};
 }
 
 Collectives::Collectives(std::string address, std::shared_ptr<MeetingPlace> place)
     : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {}
 Collectives::~Collectives() = default;
-void Collectives::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica,
-                       int part) {
-  implementation_->meet(era, generation, members, replica, part);
+void Collectives::meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part) {
+  implementation_->meet(version, members, replica, part);
 }
-void Collectives::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
-  implementation_->set_members(generation, members);
+void Collectives::set_members(const membership::Members& members) {
+  implementation_->set_members(members);
 }
-std::shared_ptr<const Summable> Collectives::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
-  return implementation_->all_reduce(group, rank, std::move(part));
+std::shared_ptr<const Summable> Collectives::all_reduce(const GroupSpec& group, int, std::unique_ptr<Summable> part) {
+  return implementation_->all_reduce(group, std::move(part));
 }
 void Collectives::interrupt() {
   implementation_->interrupt();
@@ -368,17 +386,18 @@ void Collectives::interrupt() {
 void Collectives::clear() {
   implementation_->clear();
 }
-void Collectives::ask_with(std::function<void(const SumQuestion&)> ask) {
+void Collectives::ask_with(std::function<void(const membership::SumId&)> ask) {
   implementation_->ask_with(std::move(ask));
 }
 void Collectives::complain_with(std::function<void(std::int64_t)> complain) {
   implementation_->complain_with(std::move(complain));
 }
-std::shared_ptr<const Summable> Collectives::finished(const SumQuestion& question) {
-  return implementation_->finished(question);
+std::optional<Collectives::Known> Collectives::asked(const membership::SumId& question) {
+  return implementation_->asked(question);
 }
-void Collectives::answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum) {
-  implementation_->answer(member, question, std::move(sum));
+void Collectives::answer(std::int64_t member, const membership::SumId& question, membership::SumOutcome outcome,
+                         std::shared_ptr<const Summable> sum) {
+  implementation_->answer(member, question, outcome, std::move(sum));
 }
 
 }  // namespace rubato

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "rubato/context/message.h"
+#include "rubato/membership/messages.h"
 
 namespace rubato {
 
@@ -20,28 +21,22 @@ class MeetingPlace {
   virtual std::optional<std::string> get(const std::string& key) = 0;
 };
 
-/// What a member asks others after one of them has died: whether a sum was finished there.
-struct SumQuestion {
-  std::string group;
-  std::int64_t number = 0;      ///< how many sums of the group came before
-  std::int64_t generation = 0;  ///< of the members
-};
-
 /// all_reduce between processes, on c10d's Gloo backend. One group of connections for each name of a sum. Thread-safe.
 ///
-/// When a member dies, those left get a new generation of members (`set_members`) and finish the sum without it. Some of them may
-/// have finished it with the dead one's part: they give the others their result, so that all go on from the same.
+/// When a member dies, those left get a new version of the members (`set_members`) and finish the sum without it. Some of them may
+/// have finished it with the dead one's part: they give the others their result, so that all go on from the same
+/// (membership::SumMachine).
 class Collectives {
  public:
   /// `address`: of this machine, as the other members reach it. They meet at `place`.
   Collectives(std::string address, std::shared_ptr<MeetingPlace> place);
   ~Collectives();
 
-  /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Groups of another era or
-  /// generation are forgotten; all members name the same.
-  void meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica, int part);
+  /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Connections of another version
+  /// are forgotten; all members name the same.
+  void meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part);
   /// Those still alive.
-  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
+  void set_members(const membership::Members& members);
   /// Blocks. Throws Stopped after `interrupt`.
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   /// Everybody who waits is to stop.
@@ -52,14 +47,19 @@ class Collectives {
   // After a death.
 
   /// Puts a question to all other members; `answer` is called for each answer.
-  void ask_with(std::function<void(const SumQuestion&)> ask);
-  /// Says so when connections of this generation have failed and nothing has come of it: whoever watches then makes a new
-  /// generation, of the same members where all of them are alive.
-  void complain_with(std::function<void(std::int64_t generation)> complain);
-  /// Of another member: the sum's bytes, if it was finished here; null: it was not, and will not be without the one who asks.
-  std::shared_ptr<const Summable> finished(const SumQuestion& question);
-  /// Of `member`, to a question of ours. `sum` null: not finished there.
-  void answer(std::int64_t member, const SumQuestion& question, std::shared_ptr<const Summable> sum);
+  void ask_with(std::function<void(const membership::SumId&)> ask);
+  /// Says so when connections of this version have failed and nothing has come of it, or when this member has missed a version:
+  /// whoever watches then makes a new version, of the same members where all of them are alive, or says again who they are.
+  void complain_with(std::function<void(std::int64_t version)> complain);
+  /// What this member knows of a sum that another has not finished; nothing: it cannot say yet. The sum, where it is finished.
+  struct Known {
+    membership::SumOutcome outcome = membership::SumOutcome::lacking;
+    std::shared_ptr<const Summable> sum;
+  };
+  std::optional<Known> asked(const membership::SumId& question);
+  /// Of `member`, to a question of ours. `sum` null: it has none.
+  void answer(std::int64_t member, const membership::SumId& question, membership::SumOutcome outcome,
+              std::shared_ptr<const Summable> sum);
 
  private:
   class Implementation;

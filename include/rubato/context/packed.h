@@ -53,6 +53,7 @@ class Unpacker {
     if (value < 0 || static_cast<std::uint64_t>(value) > most) throw PackError("a count is out of range");
     return static_cast<std::size_t>(value);
   }
+  std::size_t numbers_taken() const { return numbers_; }
   std::size_t tensors_left() const { return packed_.tensors.size() - tensors_; }
 
  private:
