@@ -19,7 +19,7 @@
 
 // Thread rules
 //  * `mutex_` guards the members and the table of groups. It is never held while c10d works.
-//  * A sum counts as finished only if the generation is still the one it began in, which is looked at under `mutex_`: so what
+//  * A sum counts as finished only if the group version is still the one it began in, which is looked at under `mutex_`: so what
 //    this member has once called unfinished stays so.
 //  * Sums of one group follow each other, except those with numbers, which take turns among `slots` groups of connections.
 
@@ -82,10 +82,10 @@ struct Making {
   }
 };
 
-/// What c10d's groups need of a store, at a meeting place.
+/// What c10d's groups need of a store, at a rendezvous.
 class Store final : public c10d::Store {
  public:
-  Store(std::shared_ptr<MeetingPlace> place, std::string prefix, std::shared_ptr<Making> making)
+  Store(std::shared_ptr<Rendezvous> place, std::string prefix, std::shared_ptr<Making> making)
       : place_(std::move(place)), prefix_(std::move(prefix)), making_(std::move(making)) {}
   void set(const std::string& key, const std::vector<std::uint8_t>& value) override {
     place_->put(prefix_ + key, {value.begin(), value.end()});
@@ -111,12 +111,12 @@ class Store final : public c10d::Store {
   c10::intrusive_ptr<c10d::Store> clone() { return c10::make_intrusive<Store>(place_, prefix_, making_); }
 
  private:
-  std::shared_ptr<MeetingPlace> place_;
+  std::shared_ptr<Rendezvous> place_;
   std::string prefix_;
   std::shared_ptr<Making> making_;
 };
 
-std::shared_ptr<Making> make_connections(const std::shared_ptr<MeetingPlace>& place, const std::string& prefix,
+std::shared_ptr<Making> make_connections(const std::shared_ptr<Rendezvous>& place, const std::string& prefix,
                                          const std::string& address, int me, int size) {
   auto making = std::make_shared<Making>();
   std::thread([=] {
@@ -140,11 +140,11 @@ std::shared_ptr<Making> make_connections(const std::shared_ptr<MeetingPlace>& pl
 
 class Collectives::Implementation {
  public:
-  Implementation(std::string address, std::shared_ptr<MeetingPlace> place)
+  Implementation(std::string address, std::shared_ptr<Rendezvous> place)
       : address_(std::move(address)), place_(std::move(place)) {}
 
-  void meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica, int part);
-  void set_members(std::int64_t generation, const std::vector<std::int64_t>& members);
+  void meet(std::int64_t term, std::int64_t group_version, const std::vector<std::int64_t>& members, int replica, int part);
+  void set_members(std::int64_t group_version, const std::vector<std::int64_t>& members);
   std::shared_ptr<const Summable> all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part);
   void interrupt();
   void clear();
@@ -156,8 +156,8 @@ class Collectives::Implementation {
  private:
   struct Group {
     Pg connections;
-    std::int64_t generation = -1;  ///< of the connections
-    std::int64_t finished = 0;     ///< sums
+    std::int64_t group_version = -1;  ///< of the connections
+    std::int64_t finished = 0;        ///< sums
     std::shared_ptr<const TensorSum> last;
     std::set<std::int64_t> lacking;         ///< members that have not finished what is asked for
     std::shared_ptr<const Summable> given;  ///< by one that has
@@ -166,35 +166,35 @@ class Collectives::Implementation {
 
   Group& group_of(const std::string& name);
   Pg connections_of(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
-  bool sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t generation);
+  bool sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t group_version);
   std::shared_ptr<const TensorSum> settle(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
   bool all_others_lack(const Group& group) const;
 
   const std::string address_;
-  const std::shared_ptr<MeetingPlace> place_;
+  const std::shared_ptr<Rendezvous> place_;
   std::function<void(const SumQuestion&)> ask_;
   std::function<void(std::int64_t)> complain_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::int64_t era_ = 0, generation_ = 0;
+  std::int64_t term_ = 0, group_version_ = 0;
   std::vector<std::int64_t> members_;
   int replica_ = 0, part_ = 0;
   bool interrupted_ = false;
   std::map<std::string, std::unique_ptr<Group>> groups_;
 };
 
-void Collectives::Implementation::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members,
+void Collectives::Implementation::meet(std::int64_t term, std::int64_t group_version, const std::vector<std::int64_t>& members,
                                        int replica, int part) {
   const std::lock_guard lock(mutex_);
   replica_ = replica;
   part_ = part;
-  if (era == era_ && generation < generation_) return;  // members have changed since this was said
-  if (era != era_ || generation != generation_) {
+  if (term == term_ && group_version < group_version_) return;  // members have changed since this was said
+  if (term != term_ || group_version != group_version_) {
     for (auto& [name, group] : groups_) abandon(std::move(group->connections));
     groups_.clear();
   }
-  era_ = era;
-  generation_ = generation;
+  term_ = term;
+  group_version_ = group_version;
   members_ = members;
 }
 
@@ -204,15 +204,16 @@ Collectives::Implementation::Group& Collectives::Implementation::group_of(const 
   return *slot;
 }
 
-/// Connections between the members of this generation, made anew where they are older; null where nobody waits for them any more.
+/// Connections between the members of this group version, made anew where they are older; null where nobody waits for them any
+/// more.
 Pg Collectives::Implementation::connections_of(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock) {
-  if (group.connections && group.generation == generation_) return group.connections;
+  if (group.connections && group.group_version == group_version_) return group.connections;
   abandon(std::move(group.connections));
-  const std::int64_t generation = generation_;
+  const std::int64_t group_version = group_version_;
   const int me = static_cast<int>(std::find(members_.begin(), members_.end(), replica_) - members_.begin());
-  const std::string prefix = fmt::format("{}/{}/{}/{}/", era_, generation, part_, name);
+  const std::string prefix = fmt::format("{}/{}/{}/{}/", term_, group_version, part_, name);
   const auto making = make_connections(place_, prefix, address_, me, static_cast<int>(members_.size()));
-  while (!making->ended && !interrupted_ && generation == generation_) {
+  while (!making->ended && !interrupted_ && group_version == group_version_) {
     lock.unlock();
     making->wait();
     lock.lock();
@@ -222,12 +223,12 @@ Pg Collectives::Implementation::connections_of(const std::string& name, Group& g
     return nullptr;
   }
   group.connections = making->made;
-  group.generation = generation;
+  group.group_version = group_version;
   return group.connections;
 }
 
 /// Whether `flat` is the sum in the end.
-bool Collectives::Implementation::sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t generation) {
+bool Collectives::Implementation::sum_up(const Pg& connections, torch::Tensor& flat, std::int64_t group_version) {
   std::vector<torch::Tensor> tensors = {flat};
   try {
     const auto work = connections->allreduce(tensors);
@@ -238,7 +239,7 @@ bool Collectives::Implementation::sum_up(const Pg& connections, torch::Tensor& f
         if (work->isCompleted()) return false;
       }
       const std::lock_guard lock(mutex_);
-      if (interrupted_ || generation != generation_) return false;
+      if (interrupted_ || group_version != group_version_) return false;
     }
   } catch (const std::exception&) {
     return false;
@@ -254,24 +255,24 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
     std::unique_lock lock(mutex_);
     if (interrupted_) throw Stopped{};
     Group& group = group_of(name);
-    const std::int64_t generation = generation_;
+    const std::int64_t group_version = group_version_;
     const int parts = static_cast<int>(members_.size());
     bool done = parts == 1 || !flat.defined();
     if (!done) {
       if (const Pg connections = connections_of(name, group, lock)) {
         lock.unlock();
-        done = sum_up(connections, flat, generation);
+        done = sum_up(connections, flat, group_version);
         lock.lock();
       }
     }
-    if (done && generation == generation_) {
+    if (done && group_version == group_version_) {
       ++group.finished;
       return group.last = unflatten(flat, mine, parts);
     }
     // Somebody has died: who is left is said by whoever watches; then finish with them.
-    while (!changed_.wait_for(lock, before_complaining, [&] { return interrupted_ || generation_ != generation; })) {
+    while (!changed_.wait_for(lock, before_complaining, [&] { return interrupted_ || group_version_ != group_version; })) {
       lock.unlock();
-      if (complain_) complain_(generation);
+      if (complain_) complain_(group_version);
       lock.lock();
     }
     if (interrupted_) throw Stopped{};
@@ -283,16 +284,16 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
 std::shared_ptr<const TensorSum> Collectives::Implementation::settle(const std::string& name, Group& group,
                                                                      std::unique_lock<std::mutex>& lock) {
   while (!interrupted_) {
-    const SumQuestion question{name, group.finished, generation_};
+    const SumQuestion question{name, group.finished, group_version_};
     group.asked = question;
     group.lacking.clear();
     group.given.reset();
     lock.unlock();
     if (ask_) ask_(question);
     lock.lock();
-    changed_.wait(lock,
-                  [&] { return interrupted_ || generation_ != question.generation || group.given || all_others_lack(group); });
-    if (interrupted_ || generation_ != question.generation) continue;
+    changed_.wait(
+        lock, [&] { return interrupted_ || group_version_ != question.group_version || group.given || all_others_lack(group); });
+    if (interrupted_ || group_version_ != question.group_version) continue;
     group.asked.reset();
     if (!group.given) return nullptr;
     ++group.finished;
@@ -306,10 +307,10 @@ bool Collectives::Implementation::all_others_lack(const Group& group) const {
                      [&](std::int64_t member) { return member == replica_ || group.lacking.contains(member); });
 }
 
-void Collectives::Implementation::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
+void Collectives::Implementation::set_members(std::int64_t group_version, const std::vector<std::int64_t>& members) {
   const std::lock_guard lock(mutex_);
-  if (generation <= generation_) return;
-  generation_ = generation;
+  if (group_version <= group_version_) return;
+  group_version_ = group_version;
   members_ = members;
   changed_.notify_all();
 }
@@ -326,7 +327,7 @@ void Collectives::Implementation::answer(std::int64_t member, const SumQuestion&
   const auto found = groups_.find(question.group);
   if (found == groups_.end() || !found->second->asked) return;
   Group& group = *found->second;
-  if (group.asked->number != question.number || group.asked->generation != question.generation) return;
+  if (group.asked->number != question.number || group.asked->group_version != question.group_version) return;
   if (sum) {
     group.given = std::move(sum);
   } else {
@@ -349,15 +350,15 @@ void Collectives::Implementation::clear() {
   members_.clear();
 }
 
-Collectives::Collectives(std::string address, std::shared_ptr<MeetingPlace> place)
+Collectives::Collectives(std::string address, std::shared_ptr<Rendezvous> place)
     : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {}
 Collectives::~Collectives() = default;
-void Collectives::meet(std::int64_t era, std::int64_t generation, const std::vector<std::int64_t>& members, int replica,
+void Collectives::meet(std::int64_t term, std::int64_t group_version, const std::vector<std::int64_t>& members, int replica,
                        int part) {
-  implementation_->meet(era, generation, members, replica, part);
+  implementation_->meet(term, group_version, members, replica, part);
 }
-void Collectives::set_members(std::int64_t generation, const std::vector<std::int64_t>& members) {
-  implementation_->set_members(generation, members);
+void Collectives::set_members(std::int64_t group_version, const std::vector<std::int64_t>& members) {
+  implementation_->set_members(group_version, members);
 }
 std::shared_ptr<const Summable> Collectives::all_reduce(const GroupSpec& group, int rank, std::unique_ptr<Summable> part) {
   return implementation_->all_reduce(group, rank, std::move(part));

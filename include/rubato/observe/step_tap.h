@@ -8,7 +8,7 @@
 
 namespace rubato {
 
-/// Watches the steps of a worker and keeps them for the home, which writes the metrics of the whole job. Thread-safe.
+/// Watches the steps of a worker and keeps them for the coordinator, which writes the metrics of the whole job. Thread-safe.
 class StepTap final : public StepObserver {
  public:
   void step(const StepReport& report) override;
