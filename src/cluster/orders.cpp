@@ -20,7 +20,7 @@ constexpr std::size_t most_members = std::size_t{1} << 16;
 
 Packed BeginOrder::pack() const {
   Packed packed = state;
-  std::vector<std::int64_t> numbers = {start, segment, begin, end, generation, static_cast<std::int64_t>(members.size())};
+  std::vector<std::int64_t> numbers = {start, segment, begin, end, group_version, static_cast<std::int64_t>(members.size())};
   numbers.insert(numbers.end(), members.begin(), members.end());
   packed.numbers.insert(packed.numbers.begin(), numbers.begin(), numbers.end());
   return packed;
@@ -33,7 +33,7 @@ BeginOrder BeginOrder::unpack(const Packed& packed) {
   begin.segment = unpacker.number();
   begin.begin = unpacker.number();
   begin.end = unpacker.number();
-  begin.generation = unpacker.number();
+  begin.group_version = unpacker.number();
   begin.members.resize(unpacker.count(most_members));
   for (std::int64_t& member : begin.members) member = unpacker.number();
   begin.state = rest_of(packed, 6 + begin.members.size(), 0);

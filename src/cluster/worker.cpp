@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "cluster/post_options.h"
+#include "cluster/transport_options.h"
 #include "cluster/worker_implementation.h"
 #include "rubato/core/error.h"
 #include "rubato/io/files.h"
@@ -18,7 +18,7 @@ namespace rubato {
 namespace {
 
 using namespace std::chrono_literals;
-constexpr auto handing_over = 50ms;  // of what the post has taken, to the system
+constexpr auto handing_over = 50ms;  // of what the transport has taken, to the system
 
 /// The exception of a failed segment as an exit code and a sentence.
 std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure) {
@@ -40,22 +40,23 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
       free_(has_free_membership(plan_.options, plan_.place.parts)),
       job_(plan_.model, plan_.job(), tap_),
       replica_(plan_.place.replica),
-      meeting_(std::make_shared<MeetingAtHome>([this](const char* about, Packed content) { report(about, std::move(content)); })),
-      collectives_(choice_.address, meeting_) {
+      rendezvous_(std::make_shared<RendezvousAtCoordinator>(
+          [this](const char* about, Packed content) { report(about, std::move(content)); })),
+      collectives_(choice_.address, rendezvous_) {
   drop_what_others_hold();
   unpack_to(plan_.stage.device);
   runtime_ = make_process_runtime(plan_.roles, *this, plan_.options.silence);
-  post_ = std::make_unique<Post>(post_options(plan_, choice_), *this);
-  attach(*post_, *runtime_);
+  transport_ = std::make_unique<Transport>(transport_options(plan_, choice_), *this);
+  attach(*transport_, *runtime_);
   collectives_.ask_with([this](const SumQuestion& question) {
     Packed ask;
-    ask.numbers = {question.number, question.generation};
+    ask.numbers = {question.number, question.group_version};
     ask.texts = {question.group};
     report(report::ask, std::move(ask));
   });
-  collectives_.complain_with([this](std::int64_t generation) {
+  collectives_.complain_with([this](std::int64_t group_version) {
     Packed broken;
-    broken.numbers = {generation};
+    broken.numbers = {group_version};
     report(report::broken, std::move(broken));
   });
 }
@@ -76,15 +77,15 @@ void Worker::Implementation::drop_what_others_hold() {
 }
 
 JobEnd Worker::Implementation::run() {
-  post_->start();
-  if (!wait_for_home()) return {home_ended_.value_or(ExitCode::interrupted), "", ""};
+  transport_->start();
+  if (!wait_for_coordinator()) return {coordinator_ended_.value_or(ExitCode::interrupted), "", ""};
   for (;;) {
     Order order = next_order();
     if (order.what == order::begin) {
-      set_era(order.serial);
+      set_term(order.serial);
       execute(BeginOrder::unpack(order.content));
     } else if (order.what == order::abort) {
-      begin_era(order.serial);
+      begin_term(order.serial);
       collectives_.clear();
       report(report::aborted, {}, order.serial);
     } else if (order.what == order::leave) {
@@ -92,7 +93,7 @@ JobEnd Worker::Implementation::run() {
       const auto code = static_cast<ExitCode>(unpacker.number());
       const std::string why = unpacker.text();
       report(report::left, {});
-      post_->flush(1);
+      transport_->flush(1);
       std::this_thread::sleep_for(handing_over);
       return {code, "", why};
     }
@@ -100,17 +101,17 @@ JobEnd Worker::Implementation::run() {
 }
 
 /// False: this process was asked to stop, or the job has ended, before anybody answered.
-bool Worker::Implementation::wait_for_home() {
+bool Worker::Implementation::wait_for_coordinator() {
   std::unique_lock lock(mutex_);
   const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(plan_.options.patience);
-  while (!home_ && !turned_away_ && std::chrono::steady_clock::now() < until) {
-    if (stop_wanted_ || home_ended_) return false;
+  while (!coordinator_ && !turned_away_ && std::chrono::steady_clock::now() < until) {
+    if (stop_wanted_ || coordinator_ended_) return false;
     changed_.wait_for(lock, 100ms);
   }
-  if (turned_away_) throw UsageError("the job's home turns this process away: " + *turned_away_);
-  if (!home_) {
-    throw DataError(fmt::format("nobody answers at {} after {:g} s: is the home running there, with the same key file?",
-                                choice_.home, plan_.options.patience));
+  if (turned_away_) throw UsageError("the job's coordinator turns this process away: " + *turned_away_);
+  if (!coordinator_) {
+    throw DataError(fmt::format("nobody answers at {} after {:g} s: is the coordinator running there, with the same key file?",
+                                choice_.coordinator, plan_.options.patience));
   }
   return true;
 }
@@ -118,18 +119,18 @@ bool Worker::Implementation::wait_for_home() {
 Worker::Implementation::Order Worker::Implementation::next_order() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (turned_away_) throw UsageError("the job's home turns this process away: " + *turned_away_);
+    if (turned_away_) throw UsageError("the job's coordinator turns this process away: " + *turned_away_);
     if (!orders_.empty()) {
       Order order = std::move(orders_.front());
       orders_.pop_front();
       return order;
     }
-    if (home_ended_) return {order::leave, 0, {.numbers = {static_cast<int>(*home_ended_)}, .texts = {""}}};
-    const bool away =
-        home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
+    if (coordinator_ended_) return {order::leave, 0, {.numbers = {static_cast<int>(*coordinator_ended_)}, .texts = {""}}};
+    const bool away = coordinator_silent_ &&
+                      std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
     if (away) {
       lock.unlock();
-      give_up(fmt::format("the home has been silent for {:g} s", plan_.options.patience));
+      give_up(fmt::format("the coordinator has been silent for {:g} s", plan_.options.patience));
     }
     changed_.wait_for(lock, 200ms);
   }
@@ -169,7 +170,7 @@ void Worker::Implementation::prepare(const BeginOrder& begin) {
   }
   step_ = begin.begin;
   if (!begin.members.empty()) {
-    collectives_.meet(era(), begin.generation, begin.members, replica_, plan_.place.stage.value_or(0));
+    collectives_.meet(term(), begin.group_version, begin.members, replica_, plan_.place.stage.value_or(0));
   }
   if (begin.start == BeginOrder::part) {
     Unpacker unpacker(begin.state);
@@ -224,7 +225,7 @@ void Worker::Implementation::report_finished() {
   if (!free_) {
     pack_bytes(finished.state, job_.save_part(replica_));
   } else if (!plan_.place.keeps_replicas) {
-    // the home has the centre
+    // the coordinator has the centre
   } else {
     report(report::weights, weights(), finished.position);
   }
@@ -235,11 +236,12 @@ void Worker::Implementation::report_finished() {
     finished.segment = segment_;
     content = last_report_ = finished.pack();
   }
-  report(report::finished, std::move(content), era());
+  report(report::finished, std::move(content), term());
 }
 
 void Worker::Implementation::report(const char* about, Packed content, std::int64_t serial) {
-  post_->send(home_rank, {.kind = FrameKind::report, .about = about, .serial = serial, .content = std::move(content)});
+  transport_->send(coordinator_rank,
+                   {.kind = FrameKind::report, .about = about, .serial = serial, .content = std::move(content)});
 }
 
 Worker::Worker(Plan plan, std::function<void(const std::string&)> note)
@@ -251,8 +253,8 @@ JobEnd Worker::run() {
 void Worker::request_stop() {
   implementation_->request_stop();
 }
-void Worker::home_has_ended(ExitCode code) {
-  implementation_->home_has_ended(code);
+void Worker::coordinator_has_ended(ExitCode code) {
+  implementation_->coordinator_has_ended(code);
 }
 bool Worker::stop_requested() const {
   return implementation_->stop_requested();

@@ -7,23 +7,23 @@
 #include "rubato/wire/packing.h"
 #include "rubato/wire/tensor_sum.h"
 
-// What a worker does on the post's thread.
+// What a worker does on the transport's thread.
 
 namespace rubato {
 
 void Worker::Implementation::listens(const std::string& channel) {
   if (!remember_own(channel)) return;
-  post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
+  transport_->send(coordinator_rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = {}});
 }
 
 void Worker::Implementation::arrived(int peer, Frame frame) {
   if (carry(peer, frame)) return;
-  if (peer != home_rank) return;
-  if (frame.kind == FrameKind::listens) home_listens(frame);
+  if (peer != coordinator_rank) return;
+  if (frame.kind == FrameKind::listens) coordinator_listens(frame);
   if (frame.kind == FrameKind::order) order_came(std::move(frame));
 }
 
-void Worker::Implementation::home_listens(const Frame& frame) {
+void Worker::Implementation::coordinator_listens(const Frame& frame) {
   Unpacker unpacker(frame.content);
   const int where = static_cast<int>(unpacker.number());
   {
@@ -31,7 +31,7 @@ void Worker::Implementation::home_listens(const Frame& frame) {
     places_[frame.about] = where;
   }
   if (where != choice_.rank) runtime_->located(frame.about, where);
-  if (where == home_rank) runtime_->set_away(false);
+  if (where == coordinator_rank) runtime_->set_away(false);
 }
 
 void Worker::Implementation::order_came(Frame frame) {
@@ -39,15 +39,15 @@ void Worker::Implementation::order_came(Frame frame) {
   const std::string& what = frame.about;
   if (what == order::meet) {
     const int rank = static_cast<int>(unpacker.number());
-    return post_->know(rank, unpacker.text());
+    return transport_->know(rank, unpacker.text());
   }
   if (what == order::members) {
-    const std::int64_t generation = unpacker.number();
-    return collectives_.set_members(generation, {frame.content.numbers.begin() + 1, frame.content.numbers.end()});
+    const std::int64_t group_version = unpacker.number();
+    return collectives_.set_members(group_version, {frame.content.numbers.begin() + 1, frame.content.numbers.end()});
   }
   if (what == order::found) {
     const std::string& key = unpacker.text();
-    return meeting_->came(key, unpack_bytes(unpacker));
+    return rendezvous_->came(key, unpack_bytes(unpacker));
   }
   if (what == order::asked) return answer_sum(unpacker);
   if (what == order::sum) return sum_came(unpacker);
@@ -67,8 +67,8 @@ void Worker::Implementation::order_came(Frame frame) {
   changed_.notify_all();
 }
 
-/// Opening a source forgets what it was told before. A segment begins on another thread, so what the home orders right after it
-/// may come too early.
+/// Opening a source forgets what it was told before. A segment begins on another thread, so what the coordinator orders right
+/// after it may come too early.
 bool Worker::Implementation::wait_for_opening(const Frame& frame) {
   const std::lock_guard lock(mutex_);
   if (opening_) at_opening_.push_back({frame.about, frame.serial, frame.content});
@@ -118,7 +118,7 @@ void Worker::Implementation::answer_sum(Unpacker& unpacker) {
   const SumQuestion question{unpacker.text(), unpacker.number(), unpacker.number()};
   const auto sum = std::dynamic_pointer_cast<const TensorSum>(collectives_.finished(question));
   Packed answer;
-  answer.numbers = {asker, question.number, question.generation, sum ? 1 : 0};
+  answer.numbers = {asker, question.number, question.group_version, sum ? 1 : 0};
   answer.texts = {question.group};
   if (sum) {
     answer.numbers.push_back(sum->parts());
@@ -156,30 +156,30 @@ void Worker::Implementation::send_weights() {
   report(report::weights, weights(), job_.source(replica_).position());
 }
 
-/// A home that has been started again learns from the hello what this worker is doing; it will say where its channels are.
-void Worker::Implementation::welcomed(const Greeting& home) {
+/// A coordinator that has been started again learns from the hello what this worker is doing; it will say where its channels are.
+void Worker::Implementation::welcomed(const Greeting& coordinator) {
   bool is_new = false, had_one = false;
   Packed finished;
   {
     const std::lock_guard lock(mutex_);
-    had_one = home_.has_value();
-    is_new = !home_ || home_->incarnation != home.incarnation || home_->pid != home.pid;
-    if (is_new && home_) note_(fmt::format("the home has been started again (process {})", home.pid));
-    home_ = home;
-    home_silent_ = false;
+    had_one = coordinator_.has_value();
+    is_new = !coordinator_ || coordinator_->incarnation != coordinator.incarnation || coordinator_->pid != coordinator.pid;
+    if (is_new && coordinator_) note_(fmt::format("the coordinator has been started again (process {})", coordinator.pid));
+    coordinator_ = coordinator;
+    coordinator_silent_ = false;
     if (is_new) places_.clear();
     if (phase_ == WorkerPhase::finished) finished = last_report_;
     changed_.notify_all();
   }
   if (!is_new) return;
   if (had_one && free_) {  // it may have been away for so short a time that nobody noticed; what it was asked is lost
-    runtime_->lost(home_rank);
+    runtime_->lost(coordinator_rank);
     runtime_->set_away(true);
   }
   for (const std::string& channel : own_channels()) {
-    post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
+    transport_->send(coordinator_rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = {}});
   }
-  if (!finished.numbers.empty()) report(report::finished, std::move(finished), era());
+  if (!finished.numbers.empty()) report(report::finished, std::move(finished), term());
 }
 
 void Worker::Implementation::turned_away(const std::string& reason) {
@@ -189,23 +189,23 @@ void Worker::Implementation::turned_away(const std::string& reason) {
 }
 
 void Worker::Implementation::silent(int peer, bool is_silent) {
-  if (peer != home_rank) return;
+  if (peer != coordinator_rank) return;
   std::map<std::string, int> places;
   {
     const std::lock_guard lock(mutex_);
-    home_silent_ = is_silent;
+    coordinator_silent_ = is_silent;
     silent_since_ = std::chrono::steady_clock::now();
     places = places_;
   }
   if (!free_) return;
   if (is_silent) {
-    runtime_->lost(home_rank);
+    runtime_->lost(coordinator_rank);
     runtime_->set_away(true);
     return;
   }
   bool any = false;
   for (const auto& [channel, where] : places) {
-    if (where != home_rank) continue;
+    if (where != coordinator_rank) continue;
     runtime_->located(channel, where);
     any = true;
   }
@@ -224,13 +224,16 @@ Packed Worker::Implementation::beat() {
   {
     const std::lock_guard lock(mutex_);
     running = phase_ == WorkerPhase::running;
-    alone =
-        home_silent_ && std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
+    alone = coordinator_silent_ &&
+            std::chrono::steady_clock::now() - silent_since_ > std::chrono::duration<double>(plan_.options.patience);
   }
   if (running && alone && !free_) interrupt_segment();  // nobody will ever say that a neighbour is gone
   if (running) step_ = job_.source(replica_).position();
-  WorkerBeat beat{
-      .step = step_, .samples = reading.samples, .loss = reading.loss, .waited = runtime_->waited(), .traffic = post_->traffic()};
+  WorkerBeat beat{.step = step_,
+                  .samples = reading.samples,
+                  .loss = reading.loss,
+                  .waited = runtime_->waited(),
+                  .traffic = transport_->traffic()};
   for (int block = 0; block < job_.store(replica_).block_count(); ++block) {
     beat.staleness.push_back(job_.store(replica_).staleness(block));
   }

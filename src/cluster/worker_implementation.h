@@ -9,9 +9,9 @@
 #include <optional>
 #include <vector>
 
-#include "cluster/meeting.h"
 #include "cluster/orders.h"
 #include "cluster/process_link.h"
+#include "cluster/rendezvous.h"
 #include "cluster/worker_report.h"
 #include "rubato/cluster/worker.h"
 #include "rubato/collectives/collectives.h"
@@ -21,18 +21,18 @@ namespace rubato {
 
 // Thread rules
 //  * `run` executes orders one after the other on the caller's thread; segments run there, with roles on threads of their own.
-//  * The post's thread answers at once what must not wait for a segment to end, and queues the rest. `mutex_` guards the queue,
-//    the phase and what the home last said; it is never held while anything is called.
+//  * The transport's thread answers at once what must not wait for a segment to end, and queues the rest. `mutex_` guards
+//    the queue, the phase and what the coordinator last said; it is never held while anything is called.
 class Worker::Implementation final : public ProcessLink {
  public:
   Implementation(Plan plan, std::function<void(const std::string&)> note);
-  ~Implementation() override { meeting_->close(); }
+  ~Implementation() override { rendezvous_->close(); }
   JobEnd run();
   void request_stop() { stop_wanted_ = true; }
   bool stop_requested() const { return stop_wanted_; }
-  void home_has_ended(ExitCode code) {
+  void coordinator_has_ended(ExitCode code) {
     const std::lock_guard lock(mutex_);
-    home_ended_ = code;
+    coordinator_ended_ = code;
     changed_.notify_all();
   }
 
@@ -42,10 +42,10 @@ class Worker::Implementation final : public ProcessLink {
     return collectives_.all_reduce(group, rank, std::move(part));
   }
 
-  // PostListener, on the post's thread
+  // TransportListener, on the transport's thread
   void arrived(int peer, Frame frame) override;
   std::string admit(const Greeting&) override { return ""; }
-  void welcomed(const Greeting& home) override;
+  void welcomed(const Greeting& coordinator) override;
   void turned_away(const std::string& reason) override;
   void silent(int peer, bool is_silent) override;
   Packed details() override;
@@ -59,14 +59,14 @@ class Worker::Implementation final : public ProcessLink {
   };
   void drop_what_others_hold();
   Order next_order();
-  bool wait_for_home();
+  bool wait_for_coordinator();
   void execute(const BeginOrder& begin);
   void prepare(const BeginOrder& begin);
   void adopt(const Packed& weights, std::int64_t step);
   void join();
   void report_finished();
   void report(const char* about, Packed content, std::int64_t serial = 0);
-  void home_listens(const Frame& frame);
+  void coordinator_listens(const Frame& frame);
   void order_came(Frame frame);
   void send_weights();
   void answer_sum(Unpacker& unpacker);
@@ -85,7 +85,7 @@ class Worker::Implementation final : public ProcessLink {
   StepTap tap_;
   Job job_;
   int replica_;
-  std::shared_ptr<MeetingAtHome> meeting_;
+  std::shared_ptr<RendezvousAtCoordinator> rendezvous_;
   Collectives collectives_;
   std::unique_ptr<ProcessRuntime> runtime_;
   std::atomic<bool> stop_wanted_{false};
@@ -95,17 +95,17 @@ class Worker::Implementation final : public ProcessLink {
   std::condition_variable changed_;
   std::deque<Order> orders_;
   bool opening_ = false;           ///< a segment is ordered whose source is not open yet
-  std::vector<Order> at_opening_;  ///< what the home has ordered of that source meanwhile
+  std::vector<Order> at_opening_;  ///< what the coordinator has ordered of that source meanwhile
   WorkerPhase phase_ = WorkerPhase::idle;
   std::int64_t segment_ = 0;
   std::optional<std::string> turned_away_;
-  std::optional<Greeting> home_;
-  bool home_silent_ = false;
-  std::optional<ExitCode> home_ended_;
+  std::optional<Greeting> coordinator_;
+  bool coordinator_silent_ = false;
+  std::optional<ExitCode> coordinator_ended_;
   std::chrono::steady_clock::time_point silent_since_;
-  std::map<std::string, int> places_;  ///< of channels, as others have said
-  Packed last_report_;                 ///< told again to a home that has been started again
-  std::unique_ptr<Post> post_;         ///< last: its thread uses all of the above
+  std::map<std::string, int> places_;     ///< of channels, as others have said
+  Packed last_report_;                    ///< told again to a coordinator that has been started again
+  std::unique_ptr<Transport> transport_;  ///< last: its thread uses all of the above
 };
 
 }  // namespace rubato

@@ -6,7 +6,7 @@
 #include "rubato/model/weight_store.h"
 #include "rubato/observe/meter.h"
 #include "rubato/runtimes/processes.h"
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 
 namespace rubato {
 

@@ -10,7 +10,7 @@
 
 namespace rubato {
 
-/// What the home knows of one worker.
+/// What the coordinator knows of one worker.
 struct WorkerEntry {
   using Clock = std::chrono::steady_clock;
   enum State {
@@ -21,11 +21,11 @@ struct WorkerEntry {
     dead,
   } state = missing;
   bool silent = false;
-  bool synced = false;   ///< has the state that the home keeps of it
+  bool synced = false;   ///< has the state that the coordinator keeps of it
   bool held = false;     ///< has said where it is, to stop there
   bool started = false;  ///< has once begun in this run
   bool left = false;     ///< knows that the job is over
-  std::int64_t segment = 0, era = 0, step = 0;
+  std::int64_t segment = 0, term = 0, step = 0;
   Greeting greeting;
   WorkerBeat beat;
   FinishedReport finish;

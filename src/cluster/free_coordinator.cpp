@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cluster/home.h"
+#include "cluster/coordinator.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
 #include "rubato/io/files.h"
@@ -16,7 +16,7 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = WorkerEntry::Clock;
 
-constexpr auto grace = 2s;              // for workers to say that they are there, after the home has been started again
+constexpr auto grace = 2s;              // for workers to say that they are there, after the coordinator has been started again
 constexpr auto weights_grace = 1500ms;  // for their weights
 
 /// The mean of what several workers sent, block by block.
@@ -34,12 +34,12 @@ std::vector<std::vector<torch::Tensor>> mean_of(const std::vector<std::vector<Te
   return mean;
 }
 
-/// Home of workers that come, go and die as they like.
-class FreeHome final : public Home {
+/// Coordinator of workers that come, go and die as they like.
+class FreeCoordinator final : public Coordinator {
  public:
-  FreeHome(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
-      : Home(plan, job, meter, std::move(note)), has_centre_(find_coupling(plan.options.coupling).extra_roles > 0) {}
-  ~FreeHome() override {
+  FreeCoordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
+      : Coordinator(plan, job, meter, std::move(note)), has_centre_(find_coupling(plan.options.coupling).extra_roles > 0) {}
+  ~FreeCoordinator() override {
     conductor_ = {};
     close();
   }
@@ -59,7 +59,7 @@ class FreeHome final : public Home {
   void died(int) override { membership_changed(); }
   void reported(int) override { membership_changed(); }
   void sums_broken() override {
-    forget_generation();
+    forget_group_version();
     order_members(members());
   }
 
@@ -86,7 +86,7 @@ class FreeHome final : public Home {
   std::jthread conductor_;
 };
 
-std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
+std::int64_t FreeCoordinator::run(std::int64_t begin, std::int64_t end) {
   job_.open(begin, end);  // what the answer is has to be found anew
   if (!started_) start(begin);
   std::unique_lock lock(mutex_);
@@ -106,7 +106,7 @@ std::int64_t FreeHome::run(std::int64_t begin, std::int64_t end) {
   return stopping ? std::max(reached, begin) : std::max(reached, end);
 }
 
-void FreeHome::start(std::int64_t begin) {
+void FreeCoordinator::start(std::int64_t begin) {
   started_ = true;
   floor_ = begin;
   anything_done_ = begin > 0 || !plan_.options.init_from.empty();
@@ -116,8 +116,8 @@ void FreeHome::start(std::int64_t begin) {
   conductor_ = std::jthread([this](const std::stop_token& stop) { conduct(stop); });
 }
 
-/// After the home has died: survivors know more than the last checkpoint. An elastic centre estimates their mean.
-void FreeHome::rebuild_centre() {
+/// After the coordinator has died: survivors know more than the last checkpoint. An elastic centre estimates their mean.
+void FreeCoordinator::rebuild_centre() {
   std::unique_lock lock(mutex_);
   const auto until = Clock::now() + grace;
   while (Clock::now() < until && !all(table_, [](const auto& entry) { return entry.state != WorkerEntry::missing; })) {
@@ -136,7 +136,7 @@ void FreeHome::rebuild_centre() {
   lock.unlock();
   const auto mean = mean_of(weights);
   Bystander me;
-  WeightStore& centre = job_.coupling().answer();
+  WeightStore& centre = job_.coupling().evaluation_weights();
   for (int block = 0; block < centre.block_count(); ++block) {
     const auto& tensors = mean.at(static_cast<std::size_t>(block));
     centre.update(me, block, "rebuilt", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
@@ -149,7 +149,8 @@ void FreeHome::rebuild_centre() {
 }
 
 /// What those of `ranks` that answer soon have learned.
-std::vector<std::vector<TensorSetPtr>> FreeHome::collect(const std::vector<int>& ranks, std::unique_lock<std::mutex>& lock) {
+std::vector<std::vector<TensorSetPtr>> FreeCoordinator::collect(const std::vector<int>& ranks,
+                                                                std::unique_lock<std::mutex>& lock) {
   for (const int rank : ranks) {
     table_[static_cast<std::size_t>(rank)].weights.reset();
     order(rank, order::weights, {});
@@ -172,7 +173,7 @@ std::vector<std::vector<TensorSetPtr>> FreeHome::collect(const std::vector<int>&
   return weights;
 }
 
-void FreeHome::conduct(const std::stop_token& stop) {
+void FreeCoordinator::conduct(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -191,9 +192,9 @@ void FreeHome::conduct(const std::stop_token& stop) {
 }
 
 /// False: not yet, because those whose weights it shall begin with have not sent them.
-bool FreeHome::begin_worker(int rank) {
+bool FreeCoordinator::begin_worker(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
-  BeginOrder begin{.end = plan_.total_steps, .generation = generation_};
+  BeginOrder begin{.end = plan_.total_steps, .group_version = group_version_};
   const bool later = anything_done_ || entry.greeting.incarnation > 0 || progress() > 0;
   entry.step = std::max({entry.step, floor_, later ? progress() : 0});
   begin.begin = std::min(entry.step, plan_.total_steps);
@@ -226,8 +227,8 @@ bool FreeHome::begin_worker(int rank) {
   return true;
 }
 
-/// What the home keeps of a replica: from the checkpoint, where nobody is there to ask.
-Packed FreeHome::kept_weights(int rank) const {
+/// What the coordinator keeps of a replica: from the checkpoint, where nobody is there to ask.
+Packed FreeCoordinator::kept_weights(int rank) const {
   std::vector<TensorSetPtr> sets;
   for (int block = 0; block < job_.store(rank).block_count(); ++block) sets.push_back(job_.store(rank).result(block).parameters);
   Packed packed;
@@ -236,7 +237,7 @@ Packed FreeHome::kept_weights(int rank) const {
 }
 
 /// Those who average together.
-std::vector<std::int64_t> FreeHome::members() const {
+std::vector<std::int64_t> FreeCoordinator::members() const {
   std::vector<std::int64_t> members;
   for (std::size_t rank = 0; rank < table_.size(); ++rank) {
     const WorkerEntry& entry = table_[rank];
@@ -245,13 +246,13 @@ std::vector<std::int64_t> FreeHome::members() const {
   return members;
 }
 
-void FreeHome::membership_changed() {
+void FreeCoordinator::membership_changed() {
   last_news_ = Clock::now();
   order_members(members());
 }
 
 /// Of the slowest worker that is at work.
-std::int64_t FreeHome::progress() const {
+std::int64_t FreeCoordinator::progress() const {
   std::optional<std::int64_t> least;
   for (const WorkerEntry& entry : table_) {
     if (entry.state != WorkerEntry::running || entry.silent) continue;
@@ -260,7 +261,7 @@ std::int64_t FreeHome::progress() const {
   return least.value_or(floor_);
 }
 
-std::int64_t FreeHome::least_of_finished() const {
+std::int64_t FreeCoordinator::least_of_finished() const {
   std::optional<std::int64_t> least;
   for (const WorkerEntry& entry : table_) {
     if (entry.state == WorkerEntry::finished) least = std::min(least.value_or(entry.step), entry.step);
@@ -268,7 +269,7 @@ std::int64_t FreeHome::least_of_finished() const {
   return least.value_or(floor_);
 }
 
-bool FreeHome::is_over() const {
+bool FreeCoordinator::is_over() const {
   bool any_finished = false;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
@@ -287,8 +288,8 @@ bool FreeHome::is_over() const {
   return true;
 }
 
-/// Without a centre the answer is the mean over replicas: brings the stores that the home keeps up to date, as of `step`.
-void FreeHome::gather(std::int64_t step) {
+/// Without a centre the evaluation weights are the mean over replicas: brings the stores that the coordinator keeps up to date, as of `step`.
+void FreeCoordinator::gather(std::int64_t step) {
   std::unique_lock lock(mutex_);
   std::vector<int> ranks;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -319,7 +320,7 @@ void FreeHome::gather(std::int64_t step) {
   }
 }
 
-std::string FreeHome::digest() const {
+std::string FreeCoordinator::digest() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> digests;
   for (const WorkerEntry& entry : table_) digests.push_back(entry.finish.digest);
@@ -328,9 +329,9 @@ std::string FreeHome::digest() const {
 
 }  // namespace
 
-std::unique_ptr<Execution> make_free_home(const Plan& plan, Job& job, StepMeter& meter,
-                                          std::function<void(const std::string&)> note) {
-  return std::make_unique<FreeHome>(plan, job, meter, std::move(note));
+std::unique_ptr<Execution> make_free_coordinator(const Plan& plan, Job& job, StepMeter& meter,
+                                                 std::function<void(const std::string&)> note) {
+  return std::make_unique<FreeCoordinator>(plan, job, meter, std::move(note));
 }
 
 }  // namespace rubato

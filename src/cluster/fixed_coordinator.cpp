@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cluster/home.h"
+#include "cluster/coordinator.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
 #include "rubato/wire/packing.h"
@@ -13,11 +13,11 @@ namespace {
 
 using Clock = WorkerEntry::Clock;
 
-/// Home of workers that wait for each other.
-class FixedHome final : public Home {
+/// Coordinator of workers that wait for each other.
+class FixedCoordinator final : public Coordinator {
  public:
-  FixedHome(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note);
-  ~FixedHome() override { close(); }
+  FixedCoordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note);
+  ~FixedCoordinator() override { close(); }
   std::int64_t run(std::int64_t begin, std::int64_t end) override;
   StalenessCount staleness(int block) const override { return job_.staleness(block); }
   std::string digest() const override { return job_.digest(); }
@@ -50,8 +50,8 @@ class FixedHome final : public Home {
   std::int64_t position_ = 0;
 };
 
-FixedHome::FixedHome(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
-    : Home(plan, job, meter, std::move(note)), policy_(plan.options.when_worker_dies) {
+FixedCoordinator::FixedCoordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
+    : Coordinator(plan, job, meter, std::move(note)), policy_(plan.options.when_worker_dies) {
   const bool whole_replicas = plan.place.parts == 1 && plan.options.replicas > 1;
   const bool can_continue = whole_replicas && plan.options.coupling != "admm" && plan.options.coupling != "mdownpour";
   if (policy_ == "auto") policy_ = can_continue ? "continue" : "wait";
@@ -61,11 +61,11 @@ FixedHome::FixedHome(const Plan& plan, Job& job, StepMeter& meter, std::function
         "use wait or stop");
   }
   continues_ = policy_ == "continue";
-  // What an earlier home of this job has ordered is of an earlier era.
-  set_era(std::int64_t{plan.processes->incarnation} << 32);
+  // What an earlier coordinator of this job has ordered is of an earlier term.
+  set_term(std::int64_t{plan.processes->incarnation} << 32);
 }
 
-std::int64_t FixedHome::run(std::int64_t begin, std::int64_t end) {
+std::int64_t FixedCoordinator::run(std::int64_t begin, std::int64_t end) {
   open();
   while (!try_run(begin, end)) {
   }
@@ -74,7 +74,7 @@ std::int64_t FixedHome::run(std::int64_t begin, std::int64_t end) {
 }
 
 /// False: a worker was lost, and all have gone back to where they began.
-bool FixedHome::try_run(std::int64_t begin, std::int64_t end) {
+bool FixedCoordinator::try_run(std::int64_t begin, std::int64_t end) {
   std::unique_lock lock(mutex_);
   wait_for_all(lock);
   if (stop_wanted_) {
@@ -113,10 +113,10 @@ bool FixedHome::try_run(std::int64_t begin, std::int64_t end) {
   return true;
 }
 
-void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
+void FixedCoordinator::wait_for_all(std::unique_lock<std::mutex>& lock) {
   const auto begin = Clock::now();
   const auto is_there = [&](const WorkerEntry& entry) {
-    // A worker that still runs was ordered so by an earlier home.
+    // A worker that still runs was ordered so by an earlier coordinator.
     return entry.present() && !entry.silent && entry.state != WorkerEntry::running;
   };
   bool aborted = false;
@@ -125,9 +125,9 @@ void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
     if (stop_wanted_) return true;
     for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
       WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
-      if (entry.state == WorkerEntry::running && entry.era != era()) {
-        entry.era = era();
-        order(rank, order::abort, {}, era());
+      if (entry.state == WorkerEntry::running && entry.term != term()) {
+        entry.term = term();
+        order(rank, order::abort, {}, term());
         aborted = true;
       }
     }
@@ -144,7 +144,7 @@ void FixedHome::wait_for_all(std::unique_lock<std::mutex>& lock) {
   });
 }
 
-void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
+void FixedCoordinator::begin_segment(std::int64_t begin, std::int64_t end) {
   std::vector<int> ranks;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
@@ -157,7 +157,7 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
   };
   if (sums_) {
     meet({ranks.begin(), ranks.end()});
-    common.generation = generation_;
+    common.group_version = group_version_;
     for (const int rank : ranks) common.members.push_back(replica_of(rank));
     std::sort(common.members.begin(), common.members.end());
     common.members.erase(std::unique(common.members.begin(), common.members.end()), common.members.end());
@@ -183,14 +183,14 @@ void FixedHome::begin_segment(std::int64_t begin, std::int64_t end) {
     entry.synced = entry.started = true;
     entry.state = WorkerEntry::running;
     entry.segment = segment_;
-    entry.era = era();
+    entry.term = term();
     entry.held = false;
-    order(rank, order::begin, mine.pack(), era());
+    order(rank, order::begin, mine.pack(), term());
   }
 }
 
 /// The centre expects every replica to leave the segment: those that do not take part have.
-void FixedHome::say_who_is_absent() {
+void FixedCoordinator::say_who_is_absent() {
   const std::string requests = job_.coupling().requests();
   if (requests.empty() || !continues_) return;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -201,15 +201,15 @@ void FixedHome::say_who_is_absent() {
 }
 
 /// A worker that was taken for dead and speaks again gives up what it was at, and takes part in the next segment.
-void FixedHome::came(int rank) {
+void FixedCoordinator::came(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
   if (entry.state != WorkerEntry::dead) return;
   entry.state = WorkerEntry::running;
-  entry.era = era();
-  order(rank, order::abort, {}, era());
+  entry.term = term();
+  order(rank, order::abort, {}, term());
 }
 
-std::vector<std::int64_t> FixedHome::taking_part() const {
+std::vector<std::int64_t> FixedCoordinator::taking_part() const {
   std::vector<std::int64_t> ranks;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     if (takes_part(table_[static_cast<std::size_t>(rank)])) ranks.push_back(rank);
@@ -217,15 +217,15 @@ std::vector<std::int64_t> FixedHome::taking_part() const {
   return ranks;
 }
 
-void FixedHome::sums_broken() {
-  forget_generation();
+void FixedCoordinator::sums_broken() {
+  forget_group_version();
   if (!running_) return;
   if (continues_) return order_members(taking_part());
   lost_one_ = true;
 }
 
 /// With the lock held. The others finish without it, or the segment is lost.
-void FixedHome::died(int rank) {
+void FixedCoordinator::died(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
   if (!running_ || !takes_part(entry) || entry.state == WorkerEntry::finished) {
     // Stages wait for room that nobody will ever make: they begin anew, from what is kept.
@@ -253,27 +253,27 @@ void FixedHome::died(int rank) {
   }
 }
 
-void FixedHome::abort(std::unique_lock<std::mutex>& lock) {
+void FixedCoordinator::abort(std::unique_lock<std::mutex>& lock) {
   note_("a worker is gone: all go back to the last checkpoint and wait for it");
-  set_era(era() + 1);
-  const std::int64_t new_era = era();
+  set_term(term() + 1);
+  const std::int64_t new_term = term();
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
     entry.synced = false;
     if (!entry.present()) continue;
     entry.state = WorkerEntry::running;
-    entry.era = new_era;
-    order(rank, order::abort, {}, new_era);
+    entry.term = new_term;
+    order(rank, order::abort, {}, new_term);
   }
   lock.unlock();
   runtime_->interrupt();
   join_centre();
-  begin_era(new_era);
+  begin_term(new_term);
   lock.lock();
 }
 
 /// Every source waits until all have said where they are, and goes on up to the furthest.
-void FixedHome::stop_together(std::unique_lock<std::mutex>& lock) {
+void FixedCoordinator::stop_together(std::unique_lock<std::mutex>& lock) {
   stop_sent_ = true;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
     if (takes_part(table_[static_cast<std::size_t>(rank)])) order(rank, order::hold, {});
@@ -291,7 +291,7 @@ void FixedHome::stop_together(std::unique_lock<std::mutex>& lock) {
 }
 
 /// What workers have sent at the end of the segment is what the checkpoint will hold.
-void FixedHome::keep_states() {
+void FixedCoordinator::keep_states() {
   std::unique_lock lock(mutex_);
   std::optional<int> one;
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -313,9 +313,9 @@ void FixedHome::keep_states() {
 
 }  // namespace
 
-std::unique_ptr<Execution> make_fixed_home(const Plan& plan, Job& job, StepMeter& meter,
-                                           std::function<void(const std::string&)> note) {
-  return std::make_unique<FixedHome>(plan, job, meter, std::move(note));
+std::unique_ptr<Execution> make_fixed_coordinator(const Plan& plan, Job& job, StepMeter& meter,
+                                                  std::function<void(const std::string&)> note) {
+  return std::make_unique<FixedCoordinator>(plan, job, meter, std::move(note));
 }
 
 }  // namespace rubato

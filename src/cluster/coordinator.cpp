@@ -1,4 +1,4 @@
-#include "cluster/home.h"
+#include "cluster/coordinator.h"
 
 #include <fmt/format.h>
 
@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
-#include "cluster/post_options.h"
-#include "rubato/cluster/home.h"
+#include "cluster/transport_options.h"
+#include "rubato/cluster/coordinator.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
 #include "rubato/io/files.h"
@@ -41,20 +41,20 @@ void add(StalenessCount& sum, const StalenessCount& more) {
 
 }  // namespace
 
-Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
+Coordinator::Coordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
     : plan_(plan),
       job_(job),
       meter_(meter),
       note_(std::move(note)),
       sums_(find_coupling(plan.options.coupling).extra_roles == 0 && plan.options.replicas > 1),
       table_(static_cast<std::size_t>(plan.processes->world)),
-      generation_(std::int64_t{plan.processes->incarnation} << 32) {
+      group_version_(std::int64_t{plan.processes->incarnation} << 32) {
   unpack_to(plan.stage.device);
   RuntimeOptions roles = plan_.roles;
   roles.processors = 0;  // the centre must not wait for a turn
   runtime_ = make_process_runtime(roles, *this, plan_.options.silence);
-  post_ = std::make_unique<Post>(post_options(plan, *plan.processes), *this);
-  attach(*post_, *runtime_);
+  transport_ = std::make_unique<Transport>(transport_options(plan, *plan.processes), *this);
+  attach(*transport_, *runtime_);
   if (!plan.options.metrics.empty()) {
     const auto [address, port] = address_and_port(plan.options.metrics);
     page_ = std::make_unique<MetricsPage>(address, port, [this] {
@@ -64,53 +64,53 @@ Home::Home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(cons
   }
 }
 
-Home::~Home() {
+Coordinator::~Coordinator() {
   close();
 }
 
-void Home::close() {
+void Coordinator::close() {
   if (centre_.joinable()) runtime_->interrupt();
   join_centre();
   status_writer_ = {};
   page_.reset();
-  post_.reset();
+  transport_.reset();
 }
 
-void Home::order(int rank, const char* what, Packed content, std::int64_t serial) {
-  post_->send(rank, {.kind = FrameKind::order, .about = what, .serial = serial, .content = std::move(content)});
+void Coordinator::order(int rank, const char* what, Packed content, std::int64_t serial) {
+  transport_->send(rank, {.kind = FrameKind::order, .about = what, .serial = serial, .content = std::move(content)});
 }
 
-void Home::meet(const std::vector<std::int64_t>& members) {
+void Coordinator::meet(const std::vector<std::int64_t>& members) {
   std::vector<std::pair<std::int64_t, std::int64_t>> processes;
   for (const std::int64_t member : members) {
     processes.emplace_back(member, table_.at(static_cast<std::size_t>(member)).greeting.pid);
   }
   if (std::exchange(met_, processes) == processes) return;
-  ++generation_;
+  ++group_version_;
   board_.clear();
 }
 
-void Home::order_members(const std::vector<std::int64_t>& members) {
+void Coordinator::order_members(const std::vector<std::int64_t>& members) {
   if (!sums_) return;
   meet(members);
   Packed content;
-  content.numbers = {generation_};
+  content.numbers = {group_version_};
   content.numbers.insert(content.numbers.end(), members.begin(), members.end());
   for (const std::int64_t member : members) order(static_cast<int>(member), order::members, content);
 }
 
-void Home::order_all(const char* what, const Packed& content, std::int64_t serial) {
+void Coordinator::order_all(const char* what, const Packed& content, std::int64_t serial) {
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) order(rank, what, content, serial);
 }
 
-void Home::open() {
+void Coordinator::open() {
   if (status_writer_.joinable()) return;
   remember();
-  post_->start();
+  transport_->start();
   begin_status();
 }
 
-void Home::start_centre() {
+void Coordinator::start_centre() {
   std::vector<Role> roles = job_.roles();
   if (roles.empty()) return;
   centre_ = std::jthread([this, roles = std::move(roles)] {
@@ -125,24 +125,24 @@ void Home::start_centre() {
   });
 }
 
-void Home::join_centre() {
+void Coordinator::join_centre() {
   if (centre_.joinable()) centre_.join();
 }
 
-std::shared_ptr<const Summable> Home::all_reduce(const GroupSpec&, int, std::unique_ptr<Summable>) {
-  throw std::logic_error("the home takes no part in sums");
+std::shared_ptr<const Summable> Coordinator::all_reduce(const GroupSpec&, int, std::unique_ptr<Summable>) {
+  throw std::logic_error("the coordinator takes no part in sums");
 }
 
-void Home::listens(const std::string& channel) {
+void Coordinator::listens(const std::string& channel) {
   if (!remember_own(channel)) return;
   Packed where;
-  where.numbers = {home_rank};
+  where.numbers = {coordinator_rank};
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
-std::string Home::admit(const Greeting& greeting) {
+std::string Coordinator::admit(const Greeting& greeting) {
   const std::lock_guard lock(mutex_);
   if (greeting.rank < 0 || greeting.rank >= static_cast<int>(table_.size())) {
     return fmt::format("there is no worker {} in a job of {}", greeting.rank, table_.size());
@@ -155,7 +155,7 @@ std::string Home::admit(const Greeting& greeting) {
   if (!same && entry.present()) {
     mark_dead(greeting.rank);
   } else if (!same && entry.state == WorkerEntry::missing && entry.greeting.pid != 0) {
-    ++deaths_;  // an earlier home knew the one before it
+    ++deaths_;  // an earlier coordinator knew the one before it
   }
   say_where(greeting.rank);
   if (same && entry.present()) return "";  // a hello that was on its way twice
@@ -183,15 +183,15 @@ std::string Home::admit(const Greeting& greeting) {
 }
 
 /// The channels that are received here.
-void Home::say_where(int rank) {
+void Coordinator::say_where(int rank) {
   Packed where;
-  where.numbers = {home_rank};
+  where.numbers = {coordinator_rank};
   for (const std::string& channel : own_channels()) {
-    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
-void Home::mark_dead(int rank) {
+void Coordinator::mark_dead(int rank) {
   WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
   if (entry.state == WorkerEntry::dead) return;
   ++deaths_;
@@ -210,7 +210,7 @@ void Home::mark_dead(int rank) {
   changed_.notify_all();
 }
 
-void Home::look_for_the_dead() {
+void Coordinator::look_for_the_dead() {
   if (seconds_since(last_look_) < 1) return;
   last_look_ = WorkerEntry::Clock::now();
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
@@ -220,7 +220,7 @@ void Home::look_for_the_dead() {
   }
 }
 
-bool Home::will_not_come(int rank) const {
+bool Coordinator::will_not_come(int rank) const {
   const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
   if (!std::filesystem::exists(file)) return false;
   const auto json = nlohmann::json::parse(read_file(file), nullptr, false);
@@ -231,7 +231,7 @@ bool Home::will_not_come(int rank) const {
   return false;
 }
 
-void Home::silent(int peer, bool is_silent) {
+void Coordinator::silent(int peer, bool is_silent) {
   const std::lock_guard lock(mutex_);
   if (peer < 0 || peer >= static_cast<int>(table_.size())) return;
   WorkerEntry& entry = table_[static_cast<std::size_t>(peer)];
@@ -244,7 +244,7 @@ void Home::silent(int peer, bool is_silent) {
   changed_.notify_all();
 }
 
-StalenessCount Home::staleness_of(int block) const {
+StalenessCount Coordinator::staleness_of(int block) const {
   const auto index = static_cast<std::size_t>(block);
   StalenessCount sum;
   if (index < staleness_of_the_dead_.size()) add(sum, staleness_of_the_dead_[index]);
@@ -254,11 +254,11 @@ StalenessCount Home::staleness_of(int block) const {
   return sum;
 }
 
-Packed Home::beat() {
+Packed Coordinator::beat() {
   return {};
 }
 
-void Home::tell(double train_loss, double test_accuracy) {
+void Coordinator::tell(double train_loss, double test_accuracy) {
   const std::lock_guard lock(mutex_);
   train_loss_ = train_loss;
   test_accuracy_ = test_accuracy;
@@ -266,7 +266,7 @@ void Home::tell(double train_loss, double test_accuracy) {
 
 /// Until all that are there have said that they leave. Who is still on its way has a moment to come, where the job has failed for
 /// want of it.
-void Home::finish(const JobEnd& end) {
+void Coordinator::finish(const JobEnd& end) {
   open();  // it may have failed before anybody was let in
   {
     std::unique_lock lock(mutex_);
@@ -290,15 +290,16 @@ void Home::finish(const JobEnd& end) {
   write_status(end.status);
 }
 
-void Home::say_end(int rank) {
+void Coordinator::say_end(int rank) {
   Packed content;
   content.numbers = {static_cast<int>(end_->code)};
   content.texts = {end_->why};
   order(rank, order::leave, std::move(content));
 }
 
-std::unique_ptr<Execution> make_home(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note) {
-  const auto make = has_free_membership(plan.options, plan.place.parts) ? make_free_home : make_fixed_home;
+std::unique_ptr<Execution> make_coordinator(const Plan& plan, Job& job, StepMeter& meter,
+                                            std::function<void(const std::string&)> note) {
+  const auto make = has_free_membership(plan.options, plan.place.parts) ? make_free_coordinator : make_fixed_coordinator;
   return make(plan, job, meter, std::move(note));
 }
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cluster/home.h"
-#include "cluster/post_options.h"
+#include "cluster/coordinator.h"
+#include "cluster/transport_options.h"
 #include "rubato/core/error.h"
 #include "rubato/io/files.h"
 
@@ -17,8 +17,8 @@ using namespace std::chrono_literals;
 
 }  // namespace
 
-/// What earlier homes of this job have counted, and which workers they knew; all but their last second of it.
-void Home::remember() {
+/// What earlier coordinators of this job have counted, and which workers they knew; all but their last second of it.
+void Coordinator::remember() {
   const auto file = std::filesystem::path(plan_.options.run_dir) / "status.json";
   if (plan_.processes->incarnation == 0 || !std::filesystem::exists(file)) return;
   try {
@@ -36,7 +36,7 @@ void Home::remember() {
   }
 }
 
-void Home::begin_status() {
+void Coordinator::begin_status() {
   state_ = "running";
   status_writer_ = std::jthread([this](const std::stop_token& stop) {
     std::mutex mutex;
@@ -54,7 +54,7 @@ void Home::begin_status() {
   });
 }
 
-WorkerStatus Home::status_of(int rank) const {
+WorkerStatus Coordinator::status_of(int rank) const {
   const WorkerEntry& entry = table_[static_cast<std::size_t>(rank)];
   static constexpr const char* names[] = {"missing", "alive", "alive", "finished", "dead"};
   WorkerStatus status{.rank = rank,
@@ -83,23 +83,25 @@ WorkerStatus Home::status_of(int rank) const {
   return status;
 }
 
-JobStatus Home::status(const std::string& state) const {
-  const Refusals refusals = post_->refusals();
-  JobStatus job{
-      .time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
-      .state = state,
-      .run = plan_.options.run_dir,
-      .schedule = plan_.options.schedule,
-      .coupling = plan_.options.coupling,
-      .total_steps = plan_.total_steps,
-      .train_loss = train_loss_,
-      .test_accuracy = test_accuracy_,
-      .home = {.pid = getpid(), .host = host_name(), .incarnation = plan_.processes->incarnation, .rebuilt_from = rebuilt_from_},
-      .deaths = deaths_,
-      .joins = joins_,
-      .refused = refusals.count(),
-      .refused_reasons = refusals.reasons,
-      .last_refused = refusals.last};
+JobStatus Coordinator::status(const std::string& state) const {
+  const Refusals refusals = transport_->refusals();
+  JobStatus job{.time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
+                .state = state,
+                .run = plan_.options.run_dir,
+                .schedule = plan_.options.schedule,
+                .coupling = plan_.options.coupling,
+                .total_steps = plan_.total_steps,
+                .train_loss = train_loss_,
+                .test_accuracy = test_accuracy_,
+                .coordinator = {.pid = getpid(),
+                                .host = host_name(),
+                                .incarnation = plan_.processes->incarnation,
+                                .rebuilt_from = rebuilt_from_},
+                .deaths = deaths_,
+                .joins = joins_,
+                .refused = refusals.count(),
+                .refused_reasons = refusals.reasons,
+                .last_refused = refusals.last};
   const MeterReading reading = meter_.reading();
   if (reading.samples > 0) job.train_loss = reading.loss;
   std::optional<std::int64_t> least;
@@ -115,7 +117,7 @@ JobStatus Home::status(const std::string& state) const {
   return job;
 }
 
-void Home::write_status(const std::string& state) {
+void Coordinator::write_status(const std::string& state) {
   std::string text;
   {
     const std::lock_guard lock(mutex_);

@@ -11,8 +11,8 @@
 
 namespace rubato {
 
-/// The home's part of a meeting place: what members have put, and who still asks for what. The caller locks.
-class MeetingBoard {
+/// The coordinator's part of a rendezvous: what members have put, and who still asks for what. The caller locks.
+class RendezvousBoard {
  public:
   /// Those who have asked for it.
   std::set<int> put(const std::string& key, std::string value);
@@ -26,16 +26,16 @@ class MeetingBoard {
   std::map<std::string, std::set<int>> asking_;
 };
 
-/// A member's part: asks the home, again from time to time, since what is under way may be lost with a connection.
-class MeetingAtHome final : public MeetingPlace {
+/// A member's part: asks the coordinator, again from time to time, since what is under way may be lost with a connection.
+class RendezvousAtCoordinator final : public Rendezvous {
  public:
-  /// `send`: a report to the home; never blocks.
+  /// `send`: a report to the coordinator; never blocks.
   using Send = std::function<void(const char* about, Packed content)>;
-  explicit MeetingAtHome(Send send) : send_(std::move(send)) {}
+  explicit RendezvousAtCoordinator(Send send) : send_(std::move(send)) {}
 
   void put(const std::string& key, const std::string& value) override;
   std::optional<std::string> get(const std::string& key) override;
-  /// The home's answer.
+  /// The coordinator's answer.
   void came(const std::string& key, std::string value);
   /// Nothing is sent after this.
   void close();

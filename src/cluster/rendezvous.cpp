@@ -1,4 +1,4 @@
-#include "cluster/meeting.h"
+#include "cluster/rendezvous.h"
 
 #include "cluster/orders.h"
 #include "rubato/wire/packing.h"
@@ -10,31 +10,31 @@ constexpr std::chrono::milliseconds between_questions{500};
 
 }  // namespace
 
-std::set<int> MeetingBoard::put(const std::string& key, std::string value) {
+std::set<int> RendezvousBoard::put(const std::string& key, std::string value) {
   values_[key] = std::move(value);
   const auto asking = asking_.extract(key);
   return asking ? asking.mapped() : std::set<int>();
 }
 
-std::optional<std::string> MeetingBoard::ask(int rank, const std::string& key) {
+std::optional<std::string> RendezvousBoard::ask(int rank, const std::string& key) {
   if (const auto found = values_.find(key); found != values_.end()) return found->second;
   asking_[key].insert(rank);
   return std::nullopt;
 }
 
-void MeetingBoard::clear() {
+void RendezvousBoard::clear() {
   values_.clear();
   asking_.clear();
 }
 
-void MeetingAtHome::put(const std::string& key, const std::string& value) {
+void RendezvousAtCoordinator::put(const std::string& key, const std::string& value) {
   Packed content;
   content.texts = {key};
   pack_bytes(content, value);
   send(report::put, std::move(content));
 }
 
-std::optional<std::string> MeetingAtHome::get(const std::string& key) {
+std::optional<std::string> RendezvousAtCoordinator::get(const std::string& key) {
   std::unique_lock lock(mutex_);
   const auto known = [&] { return values_.contains(key); };
   if (!known()) {
@@ -48,18 +48,18 @@ std::optional<std::string> MeetingAtHome::get(const std::string& key) {
   return values_.at(key);
 }
 
-void MeetingAtHome::came(const std::string& key, std::string value) {
+void RendezvousAtCoordinator::came(const std::string& key, std::string value) {
   const std::lock_guard lock(mutex_);
   values_[key] = std::move(value);
   changed_.notify_all();
 }
 
-void MeetingAtHome::close() {
+void RendezvousAtCoordinator::close() {
   const std::lock_guard lock(mutex_);
   send_ = nullptr;
 }
 
-void MeetingAtHome::send(const char* about, Packed content) {
+void RendezvousAtCoordinator::send(const char* about, Packed content) {
   const std::lock_guard lock(mutex_);
   if (send_) send_(about, std::move(content));
 }

@@ -1,8 +1,8 @@
-#include "cluster/home.h"
+#include "cluster/coordinator.h"
 #include "rubato/core/error.h"
 #include "rubato/wire/packing.h"
 
-// What workers say to the home, on the post's thread.
+// What workers say to the coordinator, on the transport's thread.
 
 namespace rubato {
 namespace {
@@ -17,7 +17,7 @@ std::exception_ptr failure_of(const Packed& content) {
 
 }  // namespace
 
-void Home::arrived(int peer, Frame frame) {
+void Coordinator::arrived(int peer, Frame frame) {
   if (peer < 0) return;
   if (frame.kind == FrameKind::beat) return beat_came(peer, frame.content);
   if (frame.kind == FrameKind::listens) return worker_listens(peer, frame.about);
@@ -26,14 +26,14 @@ void Home::arrived(int peer, Frame frame) {
   } else if (frame.about == report::ask || frame.about == report::sum) {
     relay(peer, frame);
   } else if (frame.about == report::put || frame.about == report::look) {
-    meeting_place(peer, frame);
+    rendezvous(peer, frame);
   } else {
     report_came(peer, frame);
   }
 }
 
 /// What the meter says of them: a loss may have diverged.
-std::exception_ptr Home::count(const std::vector<StepReport>& steps) {
+std::exception_ptr Coordinator::count(const std::vector<StepReport>& steps) {
   try {
     for (StepReport step : steps) {
       step.time = now();
@@ -45,7 +45,7 @@ std::exception_ptr Home::count(const std::vector<StepReport>& steps) {
   return nullptr;
 }
 
-void Home::beat_came(int peer, const Packed& content) {
+void Coordinator::beat_came(int peer, const Packed& content) {
   Unpacker unpacker(content);
   WorkerBeat beat = WorkerBeat::unpack(unpacker);
   const std::vector<StepReport> steps = std::move(beat.steps);
@@ -65,7 +65,7 @@ void Home::beat_came(int peer, const Packed& content) {
   changed_.notify_all();
 }
 
-void Home::worker_listens(int peer, const std::string& channel) {
+void Coordinator::worker_listens(int peer, const std::string& channel) {
   runtime_->located(channel, peer);
   const std::lock_guard lock(mutex_);
   places_[channel] = peer;
@@ -73,12 +73,12 @@ void Home::worker_listens(int peer, const std::string& channel) {
   Packed where;
   where.numbers = {peer};
   for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-    if (rank != peer) post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    if (rank != peer) transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
 /// What members of sums leave here for each other.
-void Home::meeting_place(int peer, Frame& frame) {
+void Coordinator::rendezvous(int peer, Frame& frame) {
   Unpacker unpacker(frame.content);
   const std::string& key = unpacker.text();
   const std::lock_guard lock(mutex_);
@@ -99,7 +99,7 @@ void Home::meeting_place(int peer, Frame& frame) {
 }
 
 /// Questions and answers between workers about a sum that a death has left unfinished.
-void Home::relay(int peer, Frame& frame) {
+void Coordinator::relay(int peer, Frame& frame) {
   if (frame.about == report::ask) {
     frame.content.numbers.insert(frame.content.numbers.begin(), peer);
     const std::lock_guard lock(mutex_);
@@ -114,10 +114,10 @@ void Home::relay(int peer, Frame& frame) {
   order(asker, order::sum, std::move(frame.content));
 }
 
-void Home::report_came(int peer, Frame& frame) {
+void Coordinator::report_came(int peer, Frame& frame) {
   const std::lock_guard lock(mutex_);
   WorkerEntry& entry = table_.at(static_cast<std::size_t>(peer));
-  const bool outdated = frame.serial < era();
+  const bool outdated = frame.serial < term();
   if (outdated && (frame.about == report::finished || frame.about == report::aborted)) return;
   if (frame.about == report::finished) {
     entry.finish = FinishedReport::unpack(frame.content);
@@ -129,7 +129,7 @@ void Home::report_came(int peer, Frame& frame) {
     if (!failure_) failure_ = failure;
     reported(peer);
   } else if (frame.about == report::aborted) {
-    entry.era = frame.serial;
+    entry.term = frame.serial;
     entry.state = WorkerEntry::idle;
   } else if (frame.about == report::failed) {
     entry.state = WorkerEntry::idle;
@@ -148,7 +148,7 @@ void Home::report_came(int peer, Frame& frame) {
     stop_wanted_ = true;
   } else if (frame.about == report::broken) {
     Unpacker unpacker(frame.content);
-    if (unpacker.number() == generation_) sums_broken();
+    if (unpacker.number() == group_version_) sums_broken();
   }
   changed_.notify_all();
 }
