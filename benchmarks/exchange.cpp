@@ -1,5 +1,5 @@
-// How much of what bare ZeroMQ carries over loopback is left when whole frames travel between two posts: numbers of one run, turn
-// by turn. Each round sends a tensor there and back.
+// How much of what bare ZeroMQ carries over loopback is left when whole frames travel between two transports: numbers of one run,
+// turn by turn. Each round sends a tensor there and back.
 //   bench_exchange [rounds] [mebibytes]
 #include <fmt/format.h>
 
@@ -13,7 +13,7 @@
 #include <vector>
 #include <zmq.hpp>
 
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 
 namespace {
 
@@ -28,7 +28,7 @@ double megabytes_per_second(std::size_t bytes, Clock::time_point begin) {
 }
 
 /// Sends every message back, or counts what comes back.
-class End final : public PostListener {
+class End final : public TransportListener {
  public:
   void arrived(int peer, Frame frame) override {
     if (frame.kind != FrameKind::message) return;
@@ -59,7 +59,7 @@ class End final : public PostListener {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return welcome_; });
   }
-  Post* echo = nullptr;
+  Transport* echo = nullptr;
 
  private:
   std::mutex mutex_;
@@ -68,21 +68,24 @@ class End final : public PostListener {
   bool welcome_ = false;
 };
 
-double with_posts(std::size_t bytes) {
+double with_transports(std::size_t bytes) {
   const Credentials credentials = make_credentials();
-  End home_end, worker_end;
-  Post home({.me = {.rank = home_rank}, .bind = "tcp://127.0.0.1:*", .credentials = credentials}, home_end);
-  home_end.echo = &home;
-  home.start();
-  Post worker({.me = {.rank = 0}, .bind = "tcp://127.0.0.1:*", .home = home.endpoint(), .credentials = credentials}, worker_end);
+  End coordinator_end, worker_end;
+  Transport coordinator({.me = {.rank = coordinator_rank}, .bind = "tcp://127.0.0.1:*", .credentials = credentials},
+                        coordinator_end);
+  coordinator_end.echo = &coordinator;
+  coordinator.start();
+  Transport worker(
+      {.me = {.rank = 0}, .bind = "tcp://127.0.0.1:*", .coordinator = coordinator.endpoint(), .credentials = credentials},
+      worker_end);
   worker.start();
   worker_end.wait_for_welcome();
   const auto weights = std::make_shared<const std::vector<char>>(bytes);
   const auto begin = Clock::now();
   for (int i = 0; i < exchanges; ++i) {
-    Frame frame{.kind = FrameKind::message, .about = "visits"};
+    Frame frame{.kind = FrameKind::message, .about = "requests"};
     frame.content.tensors.push_back({0, {static_cast<std::int64_t>(bytes)}, {weights, weights->data(), bytes}});
-    worker.send(home_rank, std::move(frame));
+    worker.send(coordinator_rank, std::move(frame));
     worker_end.wait_for(i + 1);
   }
   return megabytes_per_second(bytes, begin);
@@ -127,15 +130,15 @@ double median(std::vector<double> values) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
   const auto bytes = static_cast<std::size_t>(argc > 2 ? std::atof(argv[2]) * (1 << 20) : 4 << 20);
-  std::vector<double> bare, posts, ratios;
+  std::vector<double> bare, transports, ratios;
   for (int round = 0; round < rounds; ++round) {
     bare.push_back(with_bare_zeromq(bytes));
-    posts.push_back(with_posts(bytes));
-    ratios.push_back(posts.back() / bare.back());
+    transports.push_back(with_transports(bytes));
+    ratios.push_back(transports.back() / bare.back());
   }
   fmt::print("{} rounds of {} exchanges of {:.1f} MiB there and back over loopback, medians\n", rounds, exchanges,
              static_cast<double>(bytes) / (1 << 20));
-  fmt::print("bare ZeroMQ   {:7.0f} MB/s\nposts         {:7.0f} MB/s\nratio         {:7.2f}  wanted {:.2f}\n", median(bare),
-             median(posts), median(ratios), wanted);
+  fmt::print("bare ZeroMQ   {:7.0f} MB/s\ntransports    {:7.0f} MB/s\nratio         {:7.2f}  wanted {:.2f}\n", median(bare),
+             median(transports), median(ratios), wanted);
   return median(ratios) >= wanted ? 0 : 1;
 }

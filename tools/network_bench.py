@@ -3,7 +3,7 @@
 
 usage: tools/network_bench.py RUBATO [STEPS] [ROUNDS] [--model resnet8] [--batch-size 64] [--rate-mbit 100] [--cut 10]
 
-Two namespaces joined by a veth pair: the home and worker 0 in the first, worker 1 in the second. Rounds are interleaved; a table
+Two namespaces joined by a veth pair: the coordinator and worker 0 in the first, worker 1 in the second. Rounds are interleaved; a table
 of medians. Must hold: async-easgd with period 10 keeps 95 % of its samples per second on the limited link; when the link is cut
 both workers go on, worker 1 is heard again afterwards, and the run ends by itself. All-reduce is shown beside what the link
 allows: the bytes that a step sends, as counted at the link, over its rate.
@@ -88,7 +88,7 @@ class Network:
 
 
 class Processes:
-    """Home and two workers, started as torchrun would. Leaving the `with` block ends what still runs."""
+    """Coordinator and two workers, started as torchrun would. Leaving the `with` block ends what still runs."""
 
     def __init__(self, options, network, folder, name, flags):
         self.run, self.children, self.logs = folder / name, [], []
@@ -97,8 +97,8 @@ class Processes:
         common = {"WORLD_SIZE": "2", "MASTER_ADDR": ADDRESS, "MASTER_PORT": "29617", "RUBATO_KEYS": str(keys)}
         command = [options.rubato, "train", "--model", options.model, "--batch-size", str(options.batch_size), "--evaluate-every",
                    "-1", "--checkpoint-every", "-1", "--run-dir", str(self.run), *flags]
-        for space, role, rank in ((0, "home", 0), (0, "worker", 0), (1, "worker", 1)):
-            place = {"RUBATO_ROLE": role, "RANK": str(rank), "LOCAL_RANK": "0" if role == "home" else str(rank)}
+        for space, role, rank in ((0, "coordinator", 0), (0, "worker", 0), (1, "worker", 1)):
+            place = {"RUBATO_ROLE": role, "RANK": str(rank), "LOCAL_RANK": "0" if role == "coordinator" else str(rank)}
             log = folder / f"{name}-{role}-{rank}.log"
             self.logs.append(log)
             with open(log, "wb") as output:
@@ -132,7 +132,7 @@ class Processes:
     def check_end(self, failures, name, limit):
         in_time = self.wait(limit)
         codes = [child.poll() for child in self.children]
-        failures.check(in_time and codes == [0, 0, 0], f"{name}: exit codes of home, worker 0 and 1: {codes}")
+        failures.check(in_time and codes == [0, 0, 0], f"{name}: exit codes of coordinator, worker 0 and 1: {codes}")
         if codes != [0, 0, 0]:
             print("\n".join(tail_of(log) for log in self.logs), flush=True)
         return codes == [0, 0, 0]

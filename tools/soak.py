@@ -4,7 +4,7 @@
 usage: tools/soak.py RUBATO [KILLS] [EPOCHS] [--couplings a,b] [--workers 8] [--seed 1] [--folder DIR]
        tools/soak.py RUBATO --stop [SECONDS]
 
-A process is any worker, the home or the launcher; a launcher that was killed is started again with --attach. EPOCHS: by default
+A process is any worker, the coordinator or the launcher; a launcher that was killed is started again with --attach. EPOCHS: by default
 enough for the kills, from the speed of a short run. --stop: one worker gets SIGSTOP, and SIGCONT that many seconds later.
 Must hold: the run ends by itself with exit 0; its accuracy reaches the target and is that of the undisturbed run but for half a
 point; no worker waits for longer than 2 s at once. A worker that was started again and waits to be let in is counted apart.
@@ -66,7 +66,7 @@ class Observed:
     """What the status told of every process: counts of a process are lost with it, so they are kept as they were seen last."""
 
     def __init__(self):
-        self.workers, self.homes, self.joining, self.since = {}, {}, {}, {}
+        self.workers, self.coordinators, self.joining, self.since = {}, {}, {}, {}
         self.next, self.moved, self.standstill = 0, time.monotonic(), 0
 
     def see_now_and_then(self, status):
@@ -75,8 +75,8 @@ class Observed:
             self.see(status)
 
     def see(self, status):
-        if "home" in status:
-            self.homes[status["home"]["pid"]] = status
+        if "coordinator" in status:
+            self.coordinators[status["coordinator"]["pid"]] = status
         for worker in status["workers"]:
             if worker["pid"] == 0:
                 continue
@@ -109,7 +109,7 @@ class Observed:
         return sum(worker[field] for worker in self.workers.values())
 
     def of_job(self, field):
-        return max((status[field] for status in self.homes.values()), default=0)
+        return max((status[field] for status in self.coordinators.values()), default=0)
 
 
 class Killer:
@@ -117,7 +117,7 @@ class Killer:
 
     def __init__(self, job, kills, seed):
         self.job, self.left, self.random = job, kills, random.Random(seed)
-        self.done = {"worker": 0, "home": 0, "launcher": 0}
+        self.done = {"worker": 0, "coordinator": 0, "launcher": 0}
         self.at = None
 
     def tick(self):
@@ -177,7 +177,7 @@ def report(coupling, epochs, reference, job, observed, killer, seconds):
     rows = {
         "epochs, all workers together": epochs,
         "kills": ", ".join(f"{kind} {count}" for kind, count in killer.done.items()),
-        "deaths of workers that homes saw, joins": f"{observed.of_job('deaths')}, {observed.of_job('joins')}",
+        "deaths of workers that coordinators saw, joins": f"{observed.of_job('deaths')}, {observed.of_job('joins')}",
         "restarts by the launcher": sum(process["incarnation"] for process in record),
         "seconds, undisturbed": f"{reference['seconds']:.1f}",
         "seconds, killed (with start)": f"{seconds:.1f}",

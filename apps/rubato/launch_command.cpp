@@ -13,8 +13,8 @@ constexpr const char* launch_footer = R"(Examples:
   rubato launch -n 2 -- train --resume runs/a
   rubato launch --attach runs/a
 
-One more process than workers is started: the home, which holds the centre and the run folder. Each line that a process prints
-begins with its name. A process that a signal ends is started again. Ctrl-C: the home writes a checkpoint and the job ends; a
+One more process than workers is started: the coordinator, which holds the centre and the run folder. Each line that a process prints
+begins with its name. A process that a signal ends is started again. Ctrl-C: the coordinator writes a checkpoint and the job ends; a
 second one ends all processes, a third kills them. When the launcher itself is killed the job goes on: --attach watches it again.
 
 Hosts: lines "HOST [slots=N]". Each must reach this machine at --listen, and have rubato and the working folder at the same paths;
@@ -28,18 +28,20 @@ void add_launch(CLI::App& app, Chosen& chosen) {
   options->ssh = "ssh -o BatchMode=yes";
   CLI::App* command =
       app.add_subcommand("launch", "training by several processes, on this machine or others: rubato launch -n 2 -- train FLAGS");
-  command->add_option("-n,--workers", options->workers, "processes that train; the home is one more")
+  command->add_option("-n,--workers", options->workers, "processes that train; the coordinator is one more")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
   command->add_option("--hosts", options->hosts_file, "file with lines HOST [slots=N]; default: all on this machine");
   command->add_option("--ssh", options->ssh, "what reaches a host")->capture_default_str();
-  command->add_option("--listen", options->listen, "address of this machine at which the workers reach the home")
+  command->add_option("--listen", options->listen, "address of this machine at which the workers reach the coordinator")
       ->capture_default_str();
-  command->add_option("--port", options->port, "of the home; 0: a free one")->capture_default_str()->check(CLI::Range(0, 65535));
+  command->add_option("--port", options->port, "of the coordinator; 0: a free one")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
   command->add_option("--restarts", options->restarts, "of each process that a signal ends")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000000));
-  command->add_flag("--quiet", options->quiet, "print what the home prints, without prefix, and everybody's errors");
+  command->add_flag("--quiet", options->quiet, "print what the coordinator prints, without prefix, and everybody's errors");
   command->add_option("--attach", options->attach, "run folder of a job that has lost its launcher: watch it again");
   command->add_option("command", options->arguments, "after --: train and its flags");
   command->footer(launch_footer);

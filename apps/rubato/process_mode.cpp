@@ -24,7 +24,7 @@ namespace rubato::app {
 namespace {
 
 using namespace std::chrono_literals;
-constexpr int most_homes = 10;
+constexpr int most_coordinators = 10;
 constexpr auto time_to_say_so = 2s;
 
 bool is_loopback(const std::string& address) {
@@ -36,7 +36,8 @@ std::string numeric(const std::string& address) {
   hints.ai_family = AF_INET;
   addrinfo* found = nullptr;
   if (getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0 || found == nullptr) {
-    throw UsageError("the home's address '" + address + "' is not known here: MASTER_ADDR must be reachable from every machine");
+    throw UsageError("the coordinator's address '" + address +
+                     "' is not known here: MASTER_ADDR must be reachable from every machine");
   }
   char text[INET_ADDRSTRLEN] = {};
   inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr, text, sizeof text);
@@ -56,7 +57,7 @@ std::string own_address_towards(const std::string& address) {
   const bool known = connect(descriptor, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0 &&
                      getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &size) == 0;
   close(descriptor);
-  if (!known) throw UsageError("there is no way from this machine to the home at " + address);
+  if (!known) throw UsageError("there is no way from this machine to the coordinator at " + address);
   char text[INET_ADDRSTRLEN] = {};
   inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
   return text;
@@ -93,13 +94,13 @@ Credentials credentials_of(const ProcessPlace& place) {
       "machine, readable by you alone, and set RUBATO_KEYS to it");
 }
 
-pid_t start_home(int incarnation) {
+pid_t start_coordinator(int incarnation) {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     const std::string_view text = *variable;  // of two variables of one name the first would count
     if (!text.starts_with("RUBATO_ROLE=") && !text.starts_with("RUBATO_INCARNATION=")) variables.emplace_back(text);
   }
-  variables.emplace_back("RUBATO_ROLE=home");
+  variables.emplace_back("RUBATO_ROLE=coordinator");
   variables.push_back(fmt::format("RUBATO_INCARNATION={}", incarnation));
   std::vector<std::string> arguments;
   std::ifstream command_line("/proc/self/cmdline", std::ios::binary);
@@ -111,7 +112,7 @@ pid_t start_home(int incarnation) {
   envp.push_back(nullptr);
   pid_t pid = 0;
   if (posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr, argv.data(), envp.data()) != 0) {
-    throw UsageError("the job's home cannot be started beside worker 0");
+    throw UsageError("the job's coordinator cannot be started beside worker 0");
   }
   return pid;
 }
@@ -125,32 +126,32 @@ std::optional<ProcessPlace> place_among_processes() {
 }
 
 ProcessChoice choice_of(const ProcessPlace& place) {
-  const std::string home = numeric(place.address);
+  const std::string coordinator = numeric(place.address);
   return {.rank = place.rank,
           .world = place.world,
           .incarnation = place.incarnation,
-          .home = fmt::format("tcp://{}:{}", home, place.port),
-          .address = place.rank < 0 ? home : own_address_towards(home),
-          .curve = !is_loopback(home),
+          .coordinator = fmt::format("tcp://{}:{}", coordinator, place.port),
+          .address = place.rank < 0 ? coordinator : own_address_towards(coordinator),
+          .curve = !is_loopback(coordinator),
           .credentials = credentials_of(place)};
 }
 
-HomeBeside::HomeBeside() {
-  keeper_ = std::jthread([this, pid = start_home(0)]() mutable {
+CoordinatorBeside::CoordinatorBeside() {
+  keeper_ = std::jthread([this, pid = start_coordinator(0)]() mutable {
     for (int incarnation = 1;; ++incarnation) {
       int status = 0;
-      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_homes) {
+      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_coordinators) {
         const std::lock_guard lock(mutex_);
         ended_ = WIFEXITED(status) ? static_cast<ExitCode>(WEXITSTATUS(status)) : ExitCode::data;
         return changed_.notify_all();
       }
       std::this_thread::sleep_for(200ms);
-      pid = start_home(incarnation);
+      pid = start_coordinator(incarnation);
     }
   });
 }
 
-void HomeBeside::tell(std::function<void(ExitCode)> told) {
+void CoordinatorBeside::tell(std::function<void(ExitCode)> told) {
   teller_ = std::jthread([this, told = std::move(told)](const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
     while (!stop.stop_requested()) {
@@ -163,6 +164,6 @@ void HomeBeside::tell(std::function<void(ExitCode)> told) {
   });
 }
 
-HomeBeside::~HomeBeside() = default;
+CoordinatorBeside::~CoordinatorBeside() = default;
 
 }  // namespace rubato::app

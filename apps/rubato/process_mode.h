@@ -19,15 +19,15 @@ std::optional<ProcessPlace> place_among_processes();
 /// user can read. UsageError, DataError.
 ProcessChoice choice_of(const ProcessPlace& place);
 
-/// Where no launcher of ours is: the first worker keeps a home running beside itself.
-class HomeBeside {
+/// Where no launcher of ours is: the first worker keeps a coordinator running beside itself.
+class CoordinatorBeside {
  public:
   /// Starts it, with this process's command line. Before any thread.
-  HomeBeside();
+  CoordinatorBeside();
   /// `told`: its exit code, on another thread, once it has ended and had time to say so itself. At most once.
   void tell(std::function<void(ExitCode)> told);
   /// Waits for it to end.
-  ~HomeBeside();
+  ~CoordinatorBeside();
 
  private:
   std::mutex mutex_;

@@ -27,10 +27,10 @@ void add_replay(CLI::App& app, Chosen& chosen) {
       if (arguments->json) {
         fmt::print(
             "{}\n",
-            nlohmann::ordered_json{{"steps", result.steps}, {"acts", result.acts}, {"weights_digest", result.weights_digest}}
+            nlohmann::ordered_json{{"steps", result.steps}, {"events", result.events}, {"weights_digest", result.weights_digest}}
                 .dump(2));
       } else {
-        fmt::print("{}: {} steps, {} acts, all as recorded; weights_digest {}\n", arguments->run, result.steps, result.acts,
+        fmt::print("{}: {} steps, {} events, all as recorded; weights_digest {}\n", arguments->run, result.steps, result.events,
                    result.weights_digest);
       }
       return 0;

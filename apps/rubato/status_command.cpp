@@ -30,7 +30,7 @@ JobStatus read_status(const std::string& run) {
     throw DataError(file.string() + " is not there: `rubato status` knows runs of `rubato launch`; for others see summary.json");
   }
   JobStatus status = status_from_json(read_file(file), file.string());
-  status.run = run;  // as the user names it: the home may have another working folder
+  status.run = run;  // as the user names it: the coordinator may have another working folder
   return status;
 }
 

@@ -124,15 +124,15 @@ void on_worker_signal(int) {
   worker->request_stop();
 }
 
-int work(Plan plan, bool alone, std::optional<HomeBeside>& home) {
+int work(Plan plan, bool alone, std::optional<CoordinatorBeside>& coordinator) {
   Worker worker(std::move(plan), [](const std::string& sentence) { say(stderr, fmt::format("rubato: {}\n", sentence)); });
   working = &worker;
   const struct Forgotten {
     ~Forgotten() { working = nullptr; }
   } forgotten;
-  if (home) {
-    home->tell([](ExitCode code) {
-      if (Worker* here = working) here->home_has_ended(code);
+  if (coordinator) {
+    coordinator->tell([](ExitCode code) {
+      if (Worker* here = working) here->coordinator_has_ended(code);
     });
   }
   std::signal(SIGINT, on_worker_signal);
@@ -143,7 +143,7 @@ int work(Plan plan, bool alone, std::optional<HomeBeside>& home) {
   _exit(static_cast<int>(end.code));  // connections of dead members may never end
 }
 
-/// A home that was killed goes on from what it has written.
+/// A coordinator that was killed goes on from what it has written.
 void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
   if (choice.incarnation == 0 || !options.resume.empty() || options.run_dir.empty()) return;
   if (CheckpointFolder(std::filesystem::path(options.run_dir) / "checkpoint").newest()) {
@@ -162,11 +162,11 @@ void resume_with(TrainOptions& options, int world) {
 }
 
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {
-  std::optional<HomeBeside> home;
-  if (place.rank == 0 && place.starter != "rubato") home.emplace();
+  std::optional<CoordinatorBeside> coordinator;
+  if (place.rank == 0 && place.starter != "rubato") coordinator.emplace();
   const ProcessChoice choice = choice_of(place);
   resume_with(options, choice.world);
-  if (!choice.is_home()) return work(make_plan(options, {}, choice), place.starter != "rubato", home);
+  if (!choice.is_coordinator()) return work(make_plan(options, {}, choice), place.starter != "rubato", coordinator);
   resume_after_death(options, choice);
   const int code = run(make_plan(options, {}, choice));
   std::fflush(nullptr);

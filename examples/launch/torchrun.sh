@@ -10,8 +10,8 @@ run=${RUN:-runs/torchrun}
 export RUBATO_KEYS="${RUBATO_KEYS:-$PWD/job.keys}"
 [ -e "$RUBATO_KEYS" ] || { echo "no $RUBATO_KEYS: make it with rubato keys $RUBATO_KEYS" >&2; exit 2; }
 
-# torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. The home runs beside rank 0; where torchrun itself
-# listens at MASTER_PORT (it says so in TORCHELASTIC_USE_AGENT_STORE) the home takes the port after it.
+# torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. The coordinator runs beside rank 0; where torchrun itself
+# listens at MASTER_PORT (it says so in TORCHELASTIC_USE_AGENT_STORE) the coordinator takes the port after it.
 # --no-python: rubato is a program, not a Python script.
 exec torchrun --nnodes "$nodes" --nproc-per-node "${WORKERS:-2}" \
   --rdzv-backend c10d --rdzv-endpoint "$first:29400" --rdzv-id rubato --no-python \

@@ -38,11 +38,11 @@ int needed(const Environment& environment, const std::string& name, int low, int
                   starter, name));
 }
 
-bool is_home(const Environment& environment) {
+bool is_coordinator(const Environment& environment) {
   const std::optional<std::string> role = text(environment, "RUBATO_ROLE");
   if (!role || *role == "worker") return false;
-  if (*role == "home") return true;
-  throw UsageError(fmt::format("the environment variable RUBATO_ROLE is '{}', but must be home or worker", *role));
+  if (*role == "coordinator") return true;
+  throw UsageError(fmt::format("the environment variable RUBATO_ROLE is '{}', but must be coordinator or worker", *role));
 }
 
 /// Rank, world and local rank from variables of these names.
@@ -50,7 +50,7 @@ ProcessPlace counted(const Environment& environment, const std::string& rank, co
                      const std::string& local_rank, const std::string& starter) {
   ProcessPlace place;
   place.world = needed(environment, world, 1, most, starter);
-  place.rank = is_home(environment) ? -1 : needed(environment, rank, 0, place.world - 1, starter);
+  place.rank = is_coordinator(environment) ? -1 : needed(environment, rank, 0, place.world - 1, starter);
   place.local_rank = number(environment, local_rank, 0).value_or(0);
   place.starter = starter;
   return place;
@@ -62,14 +62,14 @@ void name_endpoint(const Environment& environment, ProcessPlace& place) {
 }
 
 ProcessPlace from_torchrun(const Environment& environment) {
-  // Else a home has to be started beside worker 0, whatever its role is called.
-  const bool ours = is_home(environment) || text(environment, "RUBATO_STARTED_BY") == "launch";
+  // Else a coordinator has to be started beside worker 0, whatever its role is called.
+  const bool ours = is_coordinator(environment) || text(environment, "RUBATO_STARTED_BY") == "launch";
   ProcessPlace place = counted(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", ours ? "rubato" : "torchrun");
   for (const char* name : {"MASTER_ADDR", "MASTER_PORT"}) {
     if ((place.world > 1 || ours) && !text(environment, name)) {
       throw UsageError(
           fmt::format("the job has {} workers (WORLD_SIZE), but the environment variable {} is missing: MASTER_ADDR "
-                      "and MASTER_PORT say where all of them find its home",
+                      "and MASTER_PORT say where all of them find its coordinator",
                       place.world, name));
     }
   }

@@ -187,7 +187,7 @@ std::string weights_file(const WeightStore& store) {
   return {bytes.begin(), bytes.end()};
 }
 
-void CheckpointFolder::write(const Progress& progress, const WeightStore& answer, const Restorable& state,
+void CheckpointFolder::write(const Progress& progress, const WeightStore& weights, const Restorable& state,
                              const std::string& config, const std::string& vocabulary) {
   const auto before = by_age();
   const std::int64_t serial = before.empty() ? 1 : *serial_of(before.front().filename()) + 1;
@@ -201,7 +201,7 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& answer
     const auto add = [&](const std::string& file, const std::string& content) {
       facts["files"][file] = write_file(draft / file, [&](const auto& sink) { sink(content); });
     };
-    add("weights.pt", weights_file(answer));
+    add("weights.pt", weights_file(weights));
     facts["files"]["state.pt"] = write_state(draft / "state.pt", state);
     add("config.toml", config);
     if (!vocabulary.empty()) add(vocabulary_file, vocabulary_json(vocabulary));

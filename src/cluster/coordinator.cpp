@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cluster/group_options.h"
-#include "cluster/post_options.h"
+#include "cluster/transport_options.h"
 #include "rubato/cluster/coordinator.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
@@ -73,9 +73,9 @@ Coordinator::Coordinator(const Plan& plan, Job& job, StepMeter& meter, std::func
   RuntimeOptions roles = plan_.roles;
   roles.processors = 0;  // the centre must not wait for a turn
   runtime_ = make_process_runtime(roles, *this, plan_.options.silence);
-  post_ = std::make_unique<Post>(post_options(plan, *plan.processes), *this);
-  attach(*post_, *runtime_);
-  set_era(machine_.term());
+  transport_ = std::make_unique<Transport>(transport_options(plan, *plan.processes), *this);
+  attach(*transport_, *runtime_);
+  set_term(machine_.term());
   if (plan.options.metrics.empty()) return;
   const auto [address, port] = address_and_port(plan.options.metrics);
   page_ = std::make_unique<MetricsPage>(address, port, [this] {
@@ -90,7 +90,7 @@ Coordinator::~Coordinator() {
   join_centre();
   status_writer_ = {};
   page_.reset();
-  post_.reset();
+  transport_.reset();
 }
 
 // The trainer's thread.
@@ -137,7 +137,7 @@ void Coordinator::carry_out(const ms::Task& task) {
   } else if (const auto* back = std::get_if<ms::GoBack>(&task)) {
     runtime_->interrupt();
     join_centre();
-    begin_era(back->term);
+    begin_term(back->term);
   } else if (const auto* rebuild = std::get_if<ms::Rebuild>(&task)) {
     if (group_.incarnation > 0) rebuild_centre(rebuild->ranks);
     if (group_.centre) start_centre();
@@ -174,7 +174,7 @@ void Coordinator::rebuild_centre(const std::vector<int>& ranks) {
   if (weights.empty()) return;
   const auto mean = mean_of(weights);
   Bystander me;
-  WeightStore& centre = job_.coupling().answer();
+  WeightStore& centre = job_.coupling().evaluation_weights();
   for (int block = 0; block < centre.block_count(); ++block) {
     const auto& tensors = mean.at(static_cast<std::size_t>(block));
     centre.update(me, block, "rebuilt", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
@@ -262,7 +262,7 @@ void Coordinator::finish(const JobEnd& end) {
 }
 
 void Coordinator::refuse(const JobEnd& end) {
-  post_->start();
+  transport_->start();
   tell_the_end(end);
 }
 
@@ -348,7 +348,7 @@ void Coordinator::send(const ms::Send& send, const Packed* incoming) {
 void Coordinator::post_message(int rank, const ms::Message& message, Packed content) {
   const auto* begin = std::get_if<ms::Begin>(&message);
   pack_message(content, message);
-  post_->send(rank, {.kind = FrameKind::order,
+  transport_->send(rank, {.kind = FrameKind::order,
                      .about = "",
                      .serial = begin == nullptr ? 0 : begin->term,
                      .content = std::move(content)});
@@ -499,18 +499,18 @@ void Coordinator::silent(int peer, bool is_silent) {
 /// The channels that are received here.
 void Coordinator::say_where(int rank) {
   Packed where;
-  where.numbers = {home_rank};
+  where.numbers = {coordinator_rank};
   for (const std::string& channel : own_channels()) {
-    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
 void Coordinator::listens(const std::string& channel) {
   if (!remember_own(channel)) return;
   Packed where;
-  where.numbers = {home_rank};
+  where.numbers = {coordinator_rank};
   for (int rank = 0; rank < static_cast<int>(workers_.size()); ++rank) {
-    post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
@@ -522,7 +522,7 @@ void Coordinator::worker_listens(int peer, const std::string& channel) {
   Packed where;
   where.numbers = {peer};
   for (int rank = 0; rank < static_cast<int>(workers_.size()); ++rank) {
-    if (rank != peer) post_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = where});
+    if (rank != peer) transport_->send(rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = where});
   }
 }
 
@@ -535,7 +535,7 @@ std::shared_ptr<const Summable> Coordinator::all_reduce(const GroupSpec&, int, s
 void Coordinator::open() {
   if (status_writer_.joinable()) return;
   remember();
-  post_->start();
+  transport_->start();
   begin_status();
 }
 
@@ -604,7 +604,7 @@ WorkerStatus Coordinator::status_of(int rank) const {
 
 /// With the lock held.
 JobStatus Coordinator::status() const {
-  const Refusals refusals = post_->refusals();
+  const Refusals refusals = transport_->refusals();
   JobStatus job{
       .time = static_cast<double>(std::chrono::system_clock::now().time_since_epoch().count()) * 1e-9,
       .state = state_,
@@ -614,7 +614,7 @@ JobStatus Coordinator::status() const {
       .total_steps = plan_.total_steps,
       .train_loss = train_loss_,
       .test_accuracy = test_accuracy_,
-      .home = {.pid = getpid(), .host = host_name(), .incarnation = group_.incarnation, .rebuilt_from = rebuilt_from_},
+      .coordinator = {.pid = getpid(), .host = host_name(), .incarnation = group_.incarnation, .rebuilt_from = rebuilt_from_},
       .deaths = machine_.deaths(),
       .joins = machine_.joins(),
       .refused = refusals.count(),

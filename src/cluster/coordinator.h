@@ -23,7 +23,7 @@ class MetricsPage;
 /// tells workers what to do and knows how they are. What it decides stands in membership::CoordinatorMachine; here its actions and
 /// tasks are carried out.
 ///
-/// Thread rules: the trainer's thread calls `run`, the transport's thread everything of PostListener, the conductor, where
+/// Thread rules: the trainer's thread calls `run`, the transport's thread everything of TransportListener, the conductor, where
 /// membership is free, begins workers while the trainer tests. `mutex_` guards the machine and what stands beside it. Actions are
 /// carried out under it: none blocks. Tasks are not: they compute, and belong to the trainer's thread.
 class Coordinator final : public Execution, public ProcessLink {
@@ -46,7 +46,7 @@ class Coordinator final : public Execution, public ProcessLink {
   void listens(const std::string& channel) override;
   std::shared_ptr<const Summable> all_reduce(const GroupSpec&, int, std::unique_ptr<Summable>) override;
 
-  // PostListener, on the transport's thread
+  // TransportListener, on the transport's thread
   void arrived(int peer, Frame frame) override;
   std::string admit(const Greeting& greeting) override;
   void welcomed(const Greeting&) override {}
@@ -119,7 +119,7 @@ class Coordinator final : public Execution, public ProcessLink {
   std::mutex writing_;  ///< one writes the status at a time
   std::unique_ptr<MetricsPage> page_;
   std::jthread centre_, conductor_;
-  std::unique_ptr<Post> post_;
+  std::unique_ptr<Transport> transport_;
   std::jthread status_writer_;  ///< last: it and the transport's thread use all of the above
 };
 

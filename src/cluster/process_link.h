@@ -8,15 +8,15 @@
 #include <string>
 
 #include "rubato/runtimes/processes.h"
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 
 namespace rubato {
 
-/// What the home and the workers of a job have in common: it carries messages of channels between the runtime of this process and
-/// the post, and knows in which process each channel is received.
+/// What the coordinator and the workers of a job have in common: it carries messages of channels between the runtime of this
+/// process and the transport, and knows in which process each channel is received.
 ///
-/// An era lasts until the job goes back to an earlier state; what was sent in an earlier one is dropped.
-class ProcessLink : public Neighbours, public PostListener {
+/// A term lasts until the job goes back to an earlier state; what was sent in an earlier one is dropped.
+class ProcessLink : public Neighbours, public TransportListener {
  public:
   void send(int peer, const std::string& channel, std::int64_t batch, Packed content) override;
   void taken(int peer, const std::string& channel) override;
@@ -24,28 +24,28 @@ class ProcessLink : public Neighbours, public PostListener {
 
  protected:
   /// Before anything else; both outlive the link's use.
-  void attach(Post& post, ProcessRuntime& runtime) {
-    post_ = &post;
+  void attach(Transport& transport, ProcessRuntime& runtime) {
+    transport_ = &transport;
     runtime_ = &runtime;
   }
-  Post& post() { return *post_; }
+  Transport& transport() { return *transport_; }
   ProcessRuntime& runtime() { return *runtime_; }
   /// Whether `frame` was of a channel and is dealt with.
   bool carry(int peer, Frame& frame);
 
-  std::int64_t era() const { return era_; }
+  std::int64_t term() const { return term_; }
   /// Forgets places and messages. Between segments.
-  void begin_era(std::int64_t era);
-  void set_era(std::int64_t era) { era_ = era; }
+  void begin_term(std::int64_t term);
+  void set_term(std::int64_t term) { term_ = term; }
 
   /// Remembers that `channel` is received in this process; false if that was known.
   bool remember_own(const std::string& channel);
   std::set<std::string> own_channels() const;
 
  private:
-  Post* post_ = nullptr;
+  Transport* transport_ = nullptr;
   ProcessRuntime* runtime_ = nullptr;
-  std::atomic<std::int64_t> era_{0};
+  std::atomic<std::int64_t> term_{0};
   mutable std::mutex mutex_;  ///< guards the channels
   std::set<std::string> own_;
 };

@@ -13,7 +13,7 @@ namespace rubato {
 
 /// A member's part of a rendezvous that the coordinator keeps: asks it, again from time to time, since what is under way may be
 /// lost with a connection.
-class RendezvousAtCoordinator final : public MeetingPlace {
+class RendezvousAtCoordinator final : public Rendezvous {
  public:
   /// `send`: a report to the coordinator; never blocks.
   using Send = std::function<void(const membership::Message& message)>;

@@ -13,7 +13,7 @@
 #include <fmt/format.h>
 
 #include "cluster/group_options.h"
-#include "cluster/post_options.h"
+#include "cluster/transport_options.h"
 #include "cluster/process_link.h"
 #include "cluster/rendezvous.h"
 #include "cluster/worker_figures.h"
@@ -69,7 +69,7 @@ class Worker::Implementation final : public ProcessLink {
     return collectives_.all_reduce(group, rank, std::move(part));
   }
 
-  // PostListener, on the transport's thread
+  // TransportListener, on the transport's thread
   void arrived(int peer, Frame frame) override;
   std::string admit(const Greeting&) override { return ""; }
   void welcomed(const Greeting& coordinator) override;
@@ -123,7 +123,7 @@ class Worker::Implementation final : public ProcessLink {
   bool running_ = false;               ///< the job's sources are open
   bool away_ = false;                  ///< the coordinator
   std::map<std::string, int> places_;  ///< of channels, as others have said
-  std::unique_ptr<Post> post_;         ///< last: its thread uses all of the above
+  std::unique_ptr<Transport> transport_;         ///< last: its thread uses all of the above
 };
 
 Worker::Implementation::Implementation(Plan plan, std::function<void(const std::string&)> note)
@@ -144,8 +144,8 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
   drop_what_others_hold();
   unpack_to(plan_.stage.device);
   runtime_ = make_process_runtime(plan_.roles, *this, plan_.options.silence);
-  post_ = std::make_unique<Post>(post_options(plan_, choice_), *this);
-  attach(*post_, *runtime_);
+  transport_ = std::make_unique<Transport>(transport_options(plan_, choice_), *this);
+  attach(*transport_, *runtime_);
   collectives_.ask_with([this](const ms::SumId& question) { report(ms::SumAsked{0, question}); });
   collectives_.complain_with([this](std::int64_t version) { report(ms::Broken{version}); });
 }
@@ -168,7 +168,7 @@ void Worker::Implementation::drop_what_others_hold() {
 // The main thread.
 
 JobEnd Worker::Implementation::run() {
-  post_->start();
+  transport_->start();
   std::unique_lock lock(mutex_);
   for (;;) {
     if (stop_wanted_) machine_.stop_requested();
@@ -181,7 +181,7 @@ JobEnd Worker::Implementation::run() {
     }
     if (const auto* forget = std::get_if<ms::ForgetTerm>(&task)) {
       lock.unlock();
-      begin_era(forget->term);
+      begin_term(forget->term);
       collectives_.clear();
       lock.lock();
       machine_.task_taken();
@@ -196,7 +196,7 @@ JobEnd Worker::Implementation::run() {
 
 JobEnd Worker::Implementation::leave(const ms::Exit& exit) {
   if (exit.told) {
-    post_->flush(1);
+    transport_->flush(1);
     std::this_thread::sleep_for(handing_over);
     return {static_cast<ExitCode>(exit.code), "", exit.why};
   }
@@ -204,7 +204,7 @@ JobEnd Worker::Implementation::leave(const ms::Exit& exit) {
   if (exit.code == ms::exit_usage) throw UsageError(why);
   if (!exit.alone) {
     if (exit.code == ms::exit_interrupted) return {ExitCode::interrupted, "", why};
-    throw DataError(fmt::format("{} at {}: is the job's coordinator running there, with the same key file?", why, choice_.home));
+    throw DataError(fmt::format("{} at {}: is the job's coordinator running there, with the same key file?", why, choice_.coordinator));
   }
   const std::string saved = save_weights();
   why += saved.empty() ? "; this worker ends" : "; this worker's weights are in " + saved;
@@ -223,7 +223,7 @@ std::string Worker::Implementation::save_weights() const {
 /// With the lock held, which it lets go of meanwhile.
 void Worker::Implementation::run_segment(const ms::Begin& begin, std::unique_lock<std::mutex>& lock) {
   const Packed state = std::exchange(begin_state_, {});
-  set_era(begin.term);
+  set_term(begin.term);
   machine_.task_taken();
   lock.unlock();
   std::exception_ptr failure;
@@ -258,7 +258,7 @@ void Worker::Implementation::run_segment(const ms::Begin& begin, std::unique_loc
 }
 
 void Worker::Implementation::prepare(const ms::Begin& begin, const Packed& state) {
-  for (const ms::Neighbour& neighbour : begin.neighbours) post_->know(neighbour.rank, neighbour.endpoint);
+  for (const ms::Neighbour& neighbour : begin.neighbours) transport_->know(neighbour.rank, neighbour.endpoint);
   if (!begin.members.empty()) {
     collectives_.meet(begin.version, begin.members, replica_, plan_.place.stage.value_or(0));
   }
@@ -359,13 +359,13 @@ void Worker::Implementation::halt(const ms::HaltSource& halt) {
 void Worker::Implementation::set_away(bool away) {
   away_ = away;
   if (away) {
-    runtime_->lost(home_rank);
+    runtime_->lost(coordinator_rank);
     runtime_->set_away(true);
     return;
   }
   bool any = false;
   for (const auto& [channel, where] : places_) {
-    if (where != home_rank) continue;
+    if (where != coordinator_rank) continue;
     runtime_->located(channel, where);
     any = true;
   }
@@ -376,22 +376,22 @@ void Worker::Implementation::set_away(bool away) {
 
 void Worker::Implementation::report(const ms::Message& message, Packed content) {
   pack_message(content, message);
-  post_->send(home_rank, {.kind = FrameKind::report, .about = "", .serial = era(), .content = std::move(content)});
+  transport_->send(coordinator_rank, {.kind = FrameKind::report, .about = "", .serial = term(), .content = std::move(content)});
 }
 
 void Worker::Implementation::listens(const std::string& channel) {
   if (!remember_own(channel)) return;
-  post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
+  transport_->send(coordinator_rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = {}});
 }
 
 void Worker::Implementation::say_where() {
   for (const std::string& channel : own_channels()) {
-    post_->send(home_rank, {.kind = FrameKind::listens, .about = channel, .serial = era(), .content = {}});
+    transport_->send(coordinator_rank, {.kind = FrameKind::listens, .about = channel, .serial = term(), .content = {}});
   }
 }
 
 void Worker::Implementation::arrived(int peer, Frame frame) {
-  if (carry(peer, frame) || peer != home_rank) return;
+  if (carry(peer, frame) || peer != coordinator_rank) return;
   if (frame.kind == FrameKind::listens) {
     coordinator_listens(frame);
   } else if (frame.kind == FrameKind::order) {
@@ -427,7 +427,7 @@ void Worker::Implementation::coordinator_listens(const Frame& frame) {
   const std::lock_guard lock(mutex_);
   places_[frame.about] = where;
   if (where != choice_.rank) runtime_->located(frame.about, where);
-  if (where == home_rank) {
+  if (where == coordinator_rank) {
     away_ = false;
     runtime_->set_away(false);
   }
@@ -485,7 +485,7 @@ void Worker::Implementation::turned_away(const std::string& reason) {
 }
 
 void Worker::Implementation::silent(int peer, bool is_silent) {
-  if (peer != home_rank) return;
+  if (peer != coordinator_rank) return;
   const std::lock_guard lock(mutex_);
   machine_.silent(is_silent, seconds_now());
   act();
@@ -518,7 +518,7 @@ WorkerFigures Worker::Implementation::figures() const {
   WorkerFigures figures{.samples = reading.samples,
                         .loss = reading.loss,
                         .waited = runtime_->waited(),
-                        .traffic = post_->traffic(),
+                        .traffic = transport_->traffic(),
                         .steps = tap_.pending()};
   for (int block = 0; block < job_.store(replica_).block_count(); ++block) {
     figures.staleness.push_back(job_.store(replica_).staleness(block));
@@ -535,7 +535,7 @@ JobEnd Worker::run() {
 void Worker::request_stop() {
   implementation_->request_stop();
 }
-void Worker::home_has_ended(ExitCode code) {
+void Worker::coordinator_has_ended(ExitCode code) {
   implementation_->coordinator_has_ended(code);
 }
 bool Worker::stop_requested() const {

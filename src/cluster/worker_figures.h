@@ -7,7 +7,7 @@
 #include "rubato/observe/meter.h"
 #include "rubato/observe/step_tap.h"
 #include "rubato/runtimes/processes.h"
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 
 namespace rubato {
 

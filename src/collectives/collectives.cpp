@@ -97,7 +97,7 @@ struct Making {
 /// What c10d's groups need of a store, at a meeting place.
 class Store final : public c10d::Store {
  public:
-  Store(std::shared_ptr<MeetingPlace> place, std::string prefix, std::shared_ptr<Making> making)
+  Store(std::shared_ptr<Rendezvous> place, std::string prefix, std::shared_ptr<Making> making)
       : place_(std::move(place)), prefix_(std::move(prefix)), making_(std::move(making)) {}
   void set(const std::string& key, const std::vector<std::uint8_t>& value) override {
     place_->put(prefix_ + key, {value.begin(), value.end()});
@@ -123,12 +123,12 @@ class Store final : public c10d::Store {
   c10::intrusive_ptr<c10d::Store> clone() { return c10::make_intrusive<Store>(place_, prefix_, making_); }
 
  private:
-  std::shared_ptr<MeetingPlace> place_;
+  std::shared_ptr<Rendezvous> place_;
   std::string prefix_;
   std::shared_ptr<Making> making_;
 };
 
-std::shared_ptr<Making> make_connections(const std::shared_ptr<MeetingPlace>& place, const std::string& prefix,
+std::shared_ptr<Making> make_connections(const std::shared_ptr<Rendezvous>& place, const std::string& prefix,
                                          const std::string& address, int me, int size) {
   auto making = std::make_shared<Making>();
   std::thread([=] {
@@ -152,7 +152,7 @@ std::shared_ptr<Making> make_connections(const std::shared_ptr<MeetingPlace>& pl
 
 class Collectives::Implementation {
  public:
-  Implementation(std::string address, std::shared_ptr<MeetingPlace> place)
+  Implementation(std::string address, std::shared_ptr<Rendezvous> place)
       : address_(std::move(address)), place_(std::move(place)) {}
   ~Implementation() { clear(); }
 
@@ -185,7 +185,7 @@ class Collectives::Implementation {
   static double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
   const std::string address_;
-  const std::shared_ptr<MeetingPlace> place_;
+  const std::shared_ptr<Rendezvous> place_;
   std::function<void(const membership::SumId&)> ask_;
   std::function<void(std::int64_t)> complain_;
   std::mutex mutex_;
@@ -368,7 +368,7 @@ void Collectives::Implementation::clear() {
   members_ = {-1, {}};
 }
 
-Collectives::Collectives(std::string address, std::shared_ptr<MeetingPlace> place)
+Collectives::Collectives(std::string address, std::shared_ptr<Rendezvous> place)
     : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {}
 Collectives::~Collectives() = default;
 void Collectives::meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part) {

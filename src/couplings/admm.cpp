@@ -9,7 +9,7 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica has a gradient and asks for its turn.
-struct Ask final : PortableRequest<Ask> {
+struct TurnRequest final : PortableRequest<TurnRequest> {
   std::size_t bytes() const override { return 0; }
   static auto members(auto&) { return std::tie(); }
 };
@@ -36,11 +36,11 @@ Channel<Turn> turns(int replica) {
 ///   lambda = lambda - (x - c),   x = (x - eta g(x) + eta rho (lambda + c)) / (1 + eta rho).
 /// g is clipped and has the weight decay's part, as every optimizer's. Nobody but its turn changes x, so the gradient may be
 /// computed while others have theirs.
-class AdmmTie final : public Tie {
+class AdmmHooks final : public ReplicaHooks {
  public:
-  AdmmTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Ask>& asks,
-          const Channel<Contribution>& contributions)
-      : replica_(replica), penalty_(options.penalty), asks_(asks), contributions_(contributions) {
+  AdmmHooks(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<TurnRequest>& requests,
+            const Channel<Contribution>& contributions)
+      : replica_(replica), penalty_(options.penalty), requests_(requests), contributions_(contributions) {
     Bystander me;
     for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
       auto& zeros = lambda_.emplace_back();
@@ -56,9 +56,9 @@ class AdmmTie final : public Tie {
   }
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t) override {
-    Ask ask;
-    ask.replica = replica_;
-    send(me, asks_, std::move(ask));
+    TurnRequest request;
+    request.replica = replica_;
+    send(me, requests_, std::move(request));
     const Turn turn = receive(me, turns(replica_));
     Contribution contribution;
     for (int block = blocks.first; block < blocks.last; ++block) {
@@ -108,7 +108,7 @@ class AdmmTie final : public Tie {
 
   int replica_;
   double penalty_;
-  Channel<Ask> asks_;
+  Channel<TurnRequest> requests_;
   Channel<Contribution> contributions_;
   BlockTensors lambda_, gradients_;  // of one role at a time: the method needs whole steps
 };
@@ -118,13 +118,14 @@ class Admm final : public Coupling {
  public:
   Admm(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
-        asks_{{"asks", unbounded}, [this](const Ask& ask) { return ask.replica >= 0 && ask.replica < options_.replicas; }},
+        requests_{{"requests", unbounded},
+                  [this](const TurnRequest& request) { return request.replica >= 0 && request.replica < options_.replicas; }},
         contributions_{{"contributions", 1},
                        [this](const Contribution& one) {
                          return fits(one.difference, {0, centre_.block_count()}, centre_) && complete(one.difference);
                        }},
         centre_(parts.model, centre_store(parts, "none", 0)),
-        ties_(parts, [&](int i) { return std::make_unique<AdmmTie>(i, parts, options, asks_, contributions_); }),
+        hooks_(parts, [&](int i) { return std::make_unique<AdmmHooks>(i, parts, options, requests_, contributions_); }),
         waiting_(static_cast<std::size_t>(options.replicas)) {
     Bystander me;
     for (int i = 0; i < options.replicas; ++i) {
@@ -133,23 +134,23 @@ class Admm final : public Coupling {
     }
   }
 
-  Tie& tie(int replica) override { return ties_[replica]; }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
-               serve_until_all_left(me, asks_, options_, centre_, [&](const Ask& ask) {
-                 waiting_[static_cast<std::size_t>(ask.replica)] = true;
+               serve_until_all_left(me, requests_, options_, centre_, [&](const TurnRequest& request) {
+                 waiting_[static_cast<std::size_t>(request.replica)] = true;
                  while (waiting_[static_cast<std::size_t>(next_)]) give_turn(me);
                });
              }}};
   }
-  void replica_left(Context& me, int replica) override { leave_centre(me, asks_, replica); }
-  WeightStore& answer() override { return centre_; }
-  std::string requests() const override { return asks_.name; }
+  void replica_left(Context& me, int replica) override { leave_centre(me, requests_, replica); }
+  WeightStore& evaluation_weights() override { return centre_; }
+  std::string requests() const override { return requests_.name; }
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;
-  void save_tie(torch::serialize::OutputArchive& archive, int replica) const override { ties_[replica].save(archive); }
-  void load_tie(torch::serialize::InputArchive& archive, int replica) override { ties_[replica].load(archive); }
+  void save_hooks(torch::serialize::OutputArchive& archive, int replica) const override { hooks_[replica].save(archive); }
+  void load_hooks(torch::serialize::InputArchive& archive, int replica) override { hooks_[replica].load(archive); }
 
  private:
   static std::string difference_key(int replica, int block) {
@@ -177,10 +178,10 @@ class Admm final : public Coupling {
   }
 
   CouplingOptions options_;
-  Channel<Ask> asks_;
+  Channel<TurnRequest> requests_;
   Channel<Contribution> contributions_;
   WeightStore centre_;
-  Ties<AdmmTie> ties_;
+  HooksOf<AdmmHooks> hooks_;
   std::vector<bool> waiting_;
   std::vector<BlockTensors> differences_;  // x - lambda of each replica
   int next_ = 0;

@@ -12,7 +12,7 @@ struct Handover final : Message {
   enum Kind { gradient, step_end, leave } kind = leave;
   BlockGradient part;
   std::int64_t step = -1;
-  std::string answer_to;
+  std::string respond_to;
   std::size_t bytes() const override { return 0; }  // stays on the device
   std::int64_t batch() const override { return kind == gradient ? part.batch : step; }
 };
@@ -26,9 +26,9 @@ Channel<Handover> handovers(const std::string& prefix, BlockRange blocks) {
   return {{"gradients/" + prefix + std::to_string(blocks.first), unbounded}};
 }
 
-class AllReduceTie final : public Tie {
+class AllReduceHooks final : public ReplicaHooks {
  public:
-  AllReduceTie(std::string prefix, const std::vector<BlockRange>& ranges) : prefix_(std::move(prefix)), ranges_(ranges) {}
+  AllReduceHooks(std::string prefix, const std::vector<BlockRange>& ranges) : prefix_(std::move(prefix)), ranges_(ranges) {}
 
   void gradient_ready(Context& me, WeightStore&, BlockGradient gradient) override {
     Handover handover;
@@ -44,7 +44,7 @@ class AllReduceTie final : public Tie {
     Handover end;
     end.kind = Handover::step_end;
     end.step = step;
-    end.answer_to = applied.name;
+    end.respond_to = applied.name;
     send(me, handovers(prefix_, blocks), std::move(end));
     receive(me, applied);
   }
@@ -94,7 +94,7 @@ class Reducer {
       } else {
         if (!bucket_.empty()) reduce(me);
         ++step_;
-        send(me, Channel<Applied>{{handover.answer_to, 1}}, Applied{});
+        send(me, Channel<Applied>{{handover.respond_to, 1}}, Applied{});
       }
     }
   }
@@ -137,13 +137,13 @@ class Reducer {
 class AllReduce final : public Coupling {
  public:
   AllReduce(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options), stores_(parts.stores), ties_(parts, [&](int i) {
-          return std::make_unique<AllReduceTie>(options.prefixes.at(static_cast<std::size_t>(i)), options.ranges);
+      : options_(options), stores_(parts.stores), hooks_(parts, [&](int i) {
+          return std::make_unique<AllReduceHooks>(options.prefixes.at(static_cast<std::size_t>(i)), options.ranges);
         }) {}
 
-  Tie& tie(int replica) override { return ties_[replica]; }
-  WeightStore& answer() override { return *stores_.front(); }
-  bool answer_needs_statistics() const override { return false; }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
+  WeightStore& evaluation_weights() override { return *stores_.front(); }
+  bool evaluation_needs_statistics() const override { return false; }
 
   std::vector<Role> roles(std::int64_t first_step) override {
     std::vector<Role> roles;
@@ -170,7 +170,7 @@ class AllReduce final : public Coupling {
  private:
   CouplingOptions options_;
   std::vector<WeightStore*> stores_;
-  Ties<AllReduceTie> ties_;
+  HooksOf<AllReduceHooks> hooks_;
 };
 
 }  // namespace

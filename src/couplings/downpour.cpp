@@ -9,15 +9,15 @@ namespace {
 
 /// What a replica has learned since it last pushed.
 struct Push final : PortableRequest<Push> {
-  std::string answer_to;
+  std::string respond_to;
   BlockRange blocks;
   std::int64_t step = -1;
   BlockSets weights;                          ///< x
-  BlockTensors moved;                         ///< x - x at the last push, with what the centre answered then
+  BlockTensors moved;                         ///< x - x at the last push, with what the centre responded then
   std::vector<std::int64_t> centre_versions;  ///< per block: of the centre that x was based on; -1: of none exactly
   std::size_t bytes() const override { return bytes_of(moved); }
   std::int64_t batch() const override { return step; }
-  static auto members(auto& m) { return std::tie(m.answer_to, m.blocks, m.step, m.weights, m.moved, m.centre_versions); }
+  static auto members(auto& m) { return std::tie(m.respond_to, m.blocks, m.step, m.weights, m.moved, m.centre_versions); }
 };
 
 /// The centre after the push.
@@ -37,9 +37,9 @@ struct Incorporated {
 /// DOWNPOUR (Dean et al. 2012, as the EASGD paper states it): after every `period` steps the replica sends what it has learned
 /// since, c += v, and goes on from the centre, x = c. Steps that other workers of the same replica take meanwhile are kept: x
 /// moves by the difference.
-class DownpourTie final : public Tie {
+class DownpourHooks final : public ReplicaHooks {
  public:
-  DownpourTie(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Push>& pushes)
+  DownpourHooks(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Push>& pushes)
       : replica_(replica), period_(options.period), pushes_(pushes), mutex_(options.prefixes.at(replica) + "pushed") {
     Bystander me;
     for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
@@ -75,11 +75,11 @@ class DownpourTie final : public Tie {
   void load(torch::serialize::InputArchive& archive);
 
  private:
-  Push make_push(BlockRange blocks, std::int64_t step, const BlockSets& weights, const std::string& answer_to) {
+  Push make_push(BlockRange blocks, std::int64_t step, const BlockSets& weights, const std::string& respond_to) {
     torch::NoGradGuard no_grad;
     Push push;
     push.replica = replica_;
-    push.answer_to = answer_to;
+    push.respond_to = respond_to;
     push.blocks = blocks;
     push.step = step;
     push.weights = weights;
@@ -95,7 +95,7 @@ class DownpourTie final : public Tie {
     return push;
   }
 
-  /// The centre has answered `centre` to a push of `pushed`.
+  /// The centre has responded with `centre` to a push of `pushed`.
   void take_in(int block, const TensorSetPtr& pushed, const TensorSetPtr& centre) {
     torch::NoGradGuard no_grad;
     Incorporated& mine = incorporated_[static_cast<std::size_t>(block)];
@@ -117,14 +117,14 @@ class DownpourTie final : public Tie {
   std::vector<Incorporated> incorporated_;
 };
 
-void DownpourTie::save(torch::serialize::OutputArchive& archive) const {
+void DownpourHooks::save(torch::serialize::OutputArchive& archive) const {
   for (std::size_t block = 0; block < incorporated_.size(); ++block) {
     archive.write("base" + std::to_string(block), torch::IValue(incorporated_[block].base->tensors));
     archive.write("version" + std::to_string(block), torch::IValue(incorporated_[block].centre_version));
   }
 }
 
-void DownpourTie::load(torch::serialize::InputArchive& archive) {
+void DownpourHooks::load(torch::serialize::InputArchive& archive) {
   for (std::size_t block = 0; block < incorporated_.size(); ++block) {
     torch::IValue base, version;
     archive.read("base" + std::to_string(block), base);
@@ -133,7 +133,7 @@ void DownpourTie::load(torch::serialize::InputArchive& archive) {
   }
 }
 
-/// Adds what is pushed, as it comes. With averaging the answer of the run is a running mean of the centre (ADOWNPOUR,
+/// Adds what is pushed, as it comes. With averaging the evaluation weights are a running mean of the centre (ADOWNPOUR,
 /// MVADOWNPOUR).
 class Downpour final : public Coupling {
  public:
@@ -142,9 +142,9 @@ class Downpour final : public Coupling {
         pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
         centre_(parts.model, centre_store(parts, averaging, options.averaging_rate)),
         exchanges_(options.replicas, centre_.block_count()),
-        ties_(parts, [&](int i) { return std::make_unique<DownpourTie>(i, parts, options, pushes_); }) {}
+        hooks_(parts, [&](int i) { return std::make_unique<DownpourHooks>(i, parts, options, pushes_); }) {}
 
-  Tie& tie(int replica) override { return ties_[replica]; }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
@@ -154,14 +154,14 @@ class Downpour final : public Coupling {
   }
   void replica_left(Context& me, int replica) override { leave_centre(me, pushes_, replica); }
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
-    ties_[replica].start_from(join_centre(me, pushes_, store, replica, step));
+    hooks_[replica].start_from(join_centre(me, pushes_, store, replica, step));
   }
   void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step) override {
     const BlockSets centre = newest(me, centre_);
     adopt(me, store, "resume", centre, step);
-    ties_[replica].start_from(centre);
+    hooks_[replica].start_from(centre);
   }
-  WeightStore& answer() override { return centre_; }
+  WeightStore& evaluation_weights() override { return centre_; }
   std::string requests() const override { return pushes_.name; }
 
   std::optional<StalenessCount> centre_staleness(int block) const override {
@@ -175,8 +175,8 @@ class Downpour final : public Coupling {
     centre_.load(archive);
     exchanges_.load(archive);
   }
-  void save_tie(torch::serialize::OutputArchive& archive, int replica) const override { ties_[replica].save(archive); }
-  void load_tie(torch::serialize::InputArchive& archive, int replica) override { ties_[replica].load(archive); }
+  void save_hooks(torch::serialize::OutputArchive& archive, int replica) const override { hooks_[replica].save(archive); }
+  void load_hooks(torch::serialize::InputArchive& archive, int replica) override { hooks_[replica].load(archive); }
 
  private:
   void serve(Context& me, const Push& push) {
@@ -198,7 +198,7 @@ class Downpour final : public Coupling {
       const std::int64_t after = pull.centre.back()->version;
       exchanges_.exchanged(push.replica, block, after - 1, after);
     }
-    send(me, Channel<Pull>{{push.answer_to, unbounded}}, std::move(pull));
+    send(me, Channel<Pull>{{push.respond_to, unbounded}}, std::move(pull));
   }
 
   CouplingOptions options_;
@@ -212,7 +212,7 @@ class Downpour final : public Coupling {
   Channel<Push> pushes_;
   WeightStore centre_;
   ExchangeCount exchanges_;
-  Ties<DownpourTie> ties_;
+  HooksOf<DownpourHooks> hooks_;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace rubato::coupling_detail {
 namespace {
 
 /// A replica shows its weights to the centre.
-struct Visit final : PortableRequest<Visit> {
+struct ElasticRequest final : PortableRequest<ElasticRequest> {
   BlockRange blocks;
   std::int64_t step = -1;
   BlockSets weights;
@@ -21,55 +21,55 @@ struct Visit final : PortableRequest<Visit> {
 };
 
 /// What pulls the replica back.
-struct Force final : Portable<Force> {
-  std::int64_t step = -1;  ///< of the visit
+struct ElasticResponse final : Portable<ElasticResponse> {
+  std::int64_t step = -1;  ///< of the request
   BlockSets force;
   std::size_t bytes() const override { return bytes_of(force); }
   static auto members(auto& m) { return std::tie(m.step, m.force); }
 };
 
-Channel<Force> forces(const std::string& prefix, BlockRange blocks) {
-  return {{"force/" + prefix + std::to_string(blocks.first), unbounded, true}};
+Channel<ElasticResponse> responses(const std::string& prefix, BlockRange blocks) {
+  return {{"responses/" + prefix + std::to_string(blocks.first), unbounded, true}};
 }
 
 /// Deep learning with elastic averaging SGD (Zhang, Choromanska, LeCun 2015). Every `period` steps of its own clock a replica
 /// shows the centre the weights s that its gradient is about to be evaluated at (Algorithm 1, line 4; EAMSGD: the iterate without
-/// its look-ahead, Algorithm 2). While the gradient is computed the centre answers with the force alpha (s - c), by which it has
+/// its look-ahead, Algorithm 2). While the gradient is computed the centre responds with the force alpha (s - c), by which it has
 /// moved; at the end of the step the replica moves back by the same force. So the exchange costs no waiting unless the centre is
 /// slower than a gradient, and the gradient is that of the weights before the pull.
-class ElasticTie final : public Tie {
+class ElasticHooks final : public ReplicaHooks {
  public:
-  ElasticTie(int replica, const CouplingOptions& options, const Channel<Visit>& visits)
+  ElasticHooks(int replica, const CouplingOptions& options, const Channel<ElasticRequest>& requests)
       : replica_(replica),
         prefix_(options.prefixes.at(replica)),
         period_(options.period),
         one_step_at_a_time_(options.one_step_at_a_time),
-        visits_(visits) {}
+        requests_(requests) {}
 
   void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
                    std::int64_t step) override {
     if (step % period_ != 0) return;
-    Visit visit;
-    visit.replica = replica_;
-    visit.blocks = blocks;
-    visit.step = step;
+    ElasticRequest request;
+    request.replica = replica_;
+    request.blocks = blocks;
+    request.step = step;
     if (store.options().optimizer.nesterov) {
-      visit.weights = iterates(me, store, blocks);
+      request.weights = iterates(me, store, blocks);
     } else {
-      for (const Snapshot& snapshot : weights) visit.weights.push_back(snapshot.parameters);
+      for (const Snapshot& snapshot : weights) request.weights.push_back(snapshot.parameters);
     }
-    send(me, visits_, std::move(visit));
+    send(me, requests_, std::move(request));
   }
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
     if (step % period_ != 0) return;
-    std::optional<Force> force;
+    std::optional<ElasticResponse> response;
     do {
-      force = receive_unless_lost(me, forces(prefix_, blocks));
-    } while (force && is_late(*force, step));
-    if (!force) return;  // the centre is away: the replica goes on alone until it is back
+      response = receive_unless_lost(me, responses(prefix_, blocks));
+    } while (response && is_late(*response, step));
+    if (!response) return;  // the centre is away: the replica goes on alone until it is back
     for (int block = blocks.first; block < blocks.last; ++block) {
-      const auto& pull = force->force.at(static_cast<std::size_t>(block - blocks.first))->tensors;
+      const auto& pull = response->force.at(static_cast<std::size_t>(block - blocks.first))->tensors;
       store.update(me, block, "pull", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) torch::sub_out(next[i], now.tensors[i], pull[i]);
       });
@@ -77,46 +77,46 @@ class ElasticTie final : public Tie {
   }
 
  private:
-  /// Whether it answers a visit that was given up because the centre was away. Where several workers of a replica share the
-  /// channel nobody can tell: an answer to another's visit will do, and a late one is a pull of a period ago.
-  bool is_late(const Force& force, std::int64_t step) const { return one_step_at_a_time_ && force.step < step; }
+  /// Whether it is the response to a request that was given up because the centre was away. Where several workers of a replica
+  /// share the channel nobody can tell: the response to another's request will do, and a late one is a pull of a period ago.
+  bool is_late(const ElasticResponse& response, std::int64_t step) const { return one_step_at_a_time_ && response.step < step; }
 
   int replica_;
   std::string prefix_;
   std::int64_t period_;
   bool one_step_at_a_time_;
-  Channel<Visit> visits_;
+  Channel<ElasticRequest> requests_;
 };
 
 class Elastic : public Coupling {
  public:
   Elastic(const CouplingParts& parts, const CouplingOptions& options)
       : options_(options),
-        visits_{{"visits", unbounded}, [this](const Visit& visit) { return is_usable(visit); }},
+        requests_{{"requests", unbounded}, [this](const ElasticRequest& request) { return is_usable(request); }},
         centre_(parts.model, centre_store(parts, "none", 0)),
         exchanges_(options.replicas, centre_.block_count()),
-        ties_(parts, [&](int i) { return std::make_unique<ElasticTie>(i, options, visits_); }) {
+        hooks_(parts, [&](int i) { return std::make_unique<ElasticHooks>(i, options, requests_); }) {
     for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
   }
 
-  Tie& tie(int replica) override { return ties_[replica]; }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
                serve_until_all_left(
-                   me, visits_, options_, centre_, [&](Visit visit) { serve(me, std::move(visit)); },
+                   me, requests_, options_, centre_, [&](ElasticRequest request) { serve(me, std::move(request)); },
                    [&](int replica) { left(me, replica); }, &exchanges_);
              }}};
   }
-  void replica_left(Context& me, int replica) override { leave_centre(me, visits_, replica); }
+  void replica_left(Context& me, int replica) override { leave_centre(me, requests_, replica); }
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
-    join_centre(me, visits_, store, replica, step);
+    join_centre(me, requests_, store, replica, step);
   }
   void replica_resumes(Actor& me, WeightStore& store, int, std::int64_t step) override {
     adopt(me, store, "resume", newest(me, centre_), step);
   }
-  WeightStore& answer() override { return centre_; }
-  std::string requests() const override { return visits_.name; }
+  WeightStore& evaluation_weights() override { return centre_; }
+  std::string requests() const override { return requests_.name; }
   std::optional<StalenessCount> centre_staleness(int block) const override {
     return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
   }
@@ -130,71 +130,72 @@ class Elastic : public Coupling {
   }
 
  protected:
-  virtual void serve(Context& me, Visit visit) = 0;
-  /// Replica will not visit any more.
+  virtual void serve(Context& me, ElasticRequest request) = 0;
+  /// The replica sends no more requests.
   virtual void left(Context&, int) {}
 
-  /// c += sum of alpha (x_i - c) over `visits`, all of the same blocks and against the same c (Jacobi order); answers each.
-  void exchange(Context& me, std::vector<Visit> visits) {
-    const BlockRange blocks = visits.front().blocks;
-    std::vector<BlockSets> answers(visits.size());
+  /// c += sum of alpha (x_i - c) over `requests`, all of the same blocks and against the same c (Jacobi order); responds to each.
+  void exchange(Context& me, std::vector<ElasticRequest> requests) {
+    const BlockRange blocks = requests.front().blocks;
+    std::vector<BlockSets> forces(requests.size());
     for (int block = blocks.first; block < blocks.last; ++block) {
       const auto local = static_cast<std::size_t>(block - blocks.first);
       const auto after = centre_.update(me, block, "centre", [&](const TensorSet& now, std::vector<torch::Tensor>& next) {
         for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(now.tensors[i]);
-        for (std::size_t v = 0; v < visits.size(); ++v) {
+        for (std::size_t v = 0; v < requests.size(); ++v) {
           auto force = forces_[static_cast<std::size_t>(block)]->take(now.tensors);
-          elastic_force(visits[v].weights[local]->tensors, now.tensors, options_.moving_rate, force->tensors);
+          elastic_force(requests[v].weights[local]->tensors, now.tensors, options_.moving_rate, force->tensors);
           for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force->tensors[i]);
-          answers[v].push_back(std::move(force));
+          forces[v].push_back(std::move(force));
         }
       });
-      for (const Visit& visit : visits) exchanges_.exchanged(visit.replica, block, after->version - 1, after->version);
+      for (const ElasticRequest& request : requests)
+        exchanges_.exchanged(request.replica, block, after->version - 1, after->version);
     }
     std::vector<int> replicas;
     std::vector<std::int64_t> steps;
-    for (const Visit& visit : visits) {
-      replicas.push_back(visit.replica);
-      steps.push_back(visit.step);
+    for (const ElasticRequest& request : requests) {
+      replicas.push_back(request.replica);
+      steps.push_back(request.step);
     }
-    visits.clear();  // before anyone is answered: a replica then publishes into the memory that its visit held
+    requests.clear();  // before anyone has a response: a replica then publishes into the memory that its request held
     for (std::size_t v = 0; v < replicas.size(); ++v) {
-      Force force;
-      force.step = steps[v];
-      force.force = std::move(answers[v]);
-      send(me, forces(options_.prefixes.at(replicas[v]), blocks), std::move(force));
+      ElasticResponse response;
+      response.step = steps[v];
+      response.force = std::move(forces[v]);
+      send(me, responses(options_.prefixes.at(replicas[v]), blocks), std::move(response));
     }
   }
 
   CouplingOptions options_;
 
  private:
-  bool is_usable(const Visit& visit) const {
-    if (visit.replica < 0 || visit.replica >= options_.replicas) return false;
-    return visit.joins || visit.leaves || fits(visit.weights, visit.blocks, centre_);
+  bool is_usable(const ElasticRequest& request) const {
+    if (request.replica < 0 || request.replica >= options_.replicas) return false;
+    return request.joins || request.leaves || fits(request.weights, request.blocks, centre_);
   }
 
-  Channel<Visit> visits_;
+  Channel<ElasticRequest> requests_;
   WeightStore centre_;
   ExchangeCount exchanges_;
   std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
-  Ties<ElasticTie> ties_;
+  HooksOf<ElasticHooks> hooks_;
 };
 
-/// Asynchronous EASGD and, with a look-ahead optimizer in the replicas, EAMSGD: visits are served as they come.
+/// Asynchronous EASGD and, with a look-ahead optimizer in the replicas, EAMSGD: requests are served as they come.
 class AsyncElastic final : public Elastic {
  public:
   using Elastic::Elastic;
 
  private:
-  void serve(Context& me, Visit visit) override {
-    std::vector<Visit> one;
-    one.push_back(std::move(visit));
+  void serve(Context& me, ElasticRequest request) override {
+    std::vector<ElasticRequest> one;
+    one.push_back(std::move(request));
     exchange(me, std::move(one));
   }
 };
 
-/// Synchronous EASGD: the visits of all replicas in the same step are served together,
+/// Synchronous EASGD: the requests of all replicas in the same step are served together,
 ///   x_i' = x_i - eta g_i - alpha (x_i - c),  c' = c + alpha sum_i (x_i - c).
 class SyncElastic final : public Elastic {
  public:
@@ -207,20 +208,20 @@ class SyncElastic final : public Elastic {
   }
 
  private:
-  using Round = std::map<int, Visit>;  // by replica: same bits whoever came first
-  void serve(Context& me, Visit visit) override {
-    const std::tuple key(visit.step, visit.blocks.first, visit.blocks.last);
+  using Round = std::map<int, ElasticRequest>;  // by replica: same bits whoever came first
+  void serve(Context& me, ElasticRequest request) override {
+    const std::tuple key(request.step, request.blocks.first, request.blocks.last);
     Round& round = rounds_[key];
-    round.emplace(visit.replica, std::move(visit));
+    round.emplace(request.replica, std::move(request));
     if (round.size() < present_) return;
     Round complete = std::move(round);
     rounds_.erase(key);
     finish(me, std::move(complete));
   }
   void finish(Context& me, Round round) {
-    std::vector<Visit> visits;
-    for (auto& [replica, one] : round) visits.push_back(std::move(one));
-    exchange(me, std::move(visits));
+    std::vector<ElasticRequest> requests;
+    for (auto& [replica, one] : round) requests.push_back(std::move(one));
+    exchange(me, std::move(requests));
   }
   /// The others finish the rounds that it will not take part in.
   void left(Context& me, int replica) override {

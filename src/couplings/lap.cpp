@@ -18,9 +18,9 @@ Channel<Tick> ticks(const std::string& prefix, BlockRange blocks) {
 }
 
 /// Tells the averager and goes on.
-class LapTie final : public Tie {
+class LapHooks final : public ReplicaHooks {
  public:
-  LapTie(std::string prefix, std::int64_t period) : prefix_(std::move(prefix)), period_(period) {}
+  LapHooks(std::string prefix, std::int64_t period) : prefix_(std::move(prefix)), period_(period) {}
   void step_ends(Context& me, WeightStore&, BlockRange blocks, std::int64_t step) override {
     if (!period_ends(step, period_)) return;
     Tick tick;
@@ -39,12 +39,12 @@ class LapTie final : public Tie {
 class Lap final : public Coupling {
  public:
   Lap(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options), stores_(parts.stores), mean_(parts), ties_(parts, [&](int i) {
-          return std::make_unique<LapTie>(options.prefixes.at(static_cast<std::size_t>(i)), options.period);
+      : options_(options), stores_(parts.stores), mean_(parts), hooks_(parts, [&](int i) {
+          return std::make_unique<LapHooks>(options.prefixes.at(static_cast<std::size_t>(i)), options.period);
         }) {}
 
-  Tie& tie(int replica) override { return ties_[replica]; }
-  WeightStore& answer() override { return mean_.refreshed(); }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
+  WeightStore& evaluation_weights() override { return mean_.refreshed(); }
 
   std::vector<Role> roles(std::int64_t) override {
     std::vector<Role> roles;
@@ -84,7 +84,7 @@ class Lap final : public Coupling {
   CouplingOptions options_;
   std::vector<WeightStore*> stores_;
   MeanStore mean_;
-  Ties<LapTie> ties_;
+  HooksOf<LapHooks> hooks_;
 };
 
 }  // namespace

@@ -7,9 +7,9 @@ namespace {
 
 /// Local SGD: after every `period` steps each replica waits for the others and goes on from the mean of all. Momentum stays with
 /// its replica.
-class LocalSgdTie final : public Tie {
+class LocalSgdHooks final : public ReplicaHooks {
  public:
-  LocalSgdTie(int replica, const CouplingOptions& options)
+  LocalSgdHooks(int replica, const CouplingOptions& options)
       : replica_(replica), replicas_(options.replicas), period_(options.period) {}
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
@@ -32,13 +32,13 @@ class LocalSgdTie final : public Tie {
 class LocalSgd final : public Coupling {
  public:
   LocalSgd(const CouplingParts& parts, const CouplingOptions& options)
-      : mean_(parts), ties_(parts, [&](int i) { return std::make_unique<LocalSgdTie>(i, options); }) {}
-  Tie& tie(int replica) override { return ties_[replica]; }
-  WeightStore& answer() override { return mean_.refreshed(); }
+      : mean_(parts), hooks_(parts, [&](int i) { return std::make_unique<LocalSgdHooks>(i, options); }) {}
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
+  WeightStore& evaluation_weights() override { return mean_.refreshed(); }
 
  private:
   MeanStore mean_;
-  Ties<LocalSgdTie> ties_;
+  HooksOf<LocalSgdHooks> hooks_;
 };
 
 }  // namespace

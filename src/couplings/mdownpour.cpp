@@ -7,11 +7,11 @@ namespace {
 
 struct GradientPush final : PortableRequest<GradientPush> {
   BlockGradient gradient;
-  std::string answer_to;
+  std::string respond_to;
   std::size_t bytes() const override { return bytes_of(gradient.gradients); }
   std::int64_t batch() const override { return gradient.batch; }
   static auto members(auto& m) {
-    return std::tie(m.answer_to, m.gradient.block, m.gradient.clock_read, m.gradient.step, m.gradient.batch,
+    return std::tie(m.respond_to, m.gradient.block, m.gradient.clock_read, m.gradient.step, m.gradient.batch,
                     m.gradient.gradients);
   }
 };
@@ -23,10 +23,11 @@ struct WeightsPull final : Portable<WeightsPull> {
 };
 
 /// The replica's part of MDOWNPOUR: each block's gradient goes to the centre as soon as it exists, and the block goes on from
-/// what the centre answers. The clock of a replica's block is the centre's, so that the centre knows how old each gradient is.
-class MomentumDownpourTie final : public Tie {
+/// what the centre responds with. The clock of a replica's block is the centre's, so that the centre knows how old each gradient
+/// is.
+class MomentumDownpourHooks final : public ReplicaHooks {
  public:
-  MomentumDownpourTie(int replica, const Channel<GradientPush>& pushes) : replica_(replica), pushes_(pushes) {}
+  MomentumDownpourHooks(int replica, const Channel<GradientPush>& pushes) : replica_(replica), pushes_(pushes) {}
 
   void gradient_ready(Context& me, WeightStore& store, BlockGradient gradient) override {
     const Channel<WeightsPull> pulls{{"pull/" + me.name(), 1}};
@@ -34,7 +35,7 @@ class MomentumDownpourTie final : public Tie {
     GradientPush push;
     push.replica = replica_;
     push.gradient = std::move(gradient);
-    push.answer_to = pulls.name;
+    push.respond_to = pulls.name;
     send(me, pushes_, std::move(push));
     const WeightsPull pull = receive(me, pulls);
     store.update(
@@ -59,9 +60,9 @@ class MomentumDownpour final : public Coupling {
       : options_(options),
         pushes_{{"pushes", unbounded}, [this](const GradientPush& push) { return is_usable(push); }},
         centre_(parts.model, momentum_store(parts)),
-        ties_(parts, [&](int i) { return std::make_unique<MomentumDownpourTie>(i, pushes_); }) {}
+        hooks_(parts, [&](int i) { return std::make_unique<MomentumDownpourHooks>(i, pushes_); }) {}
 
-  Tie& tie(int replica) override { return ties_[replica]; }
+  ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
   std::vector<Role> roles(std::int64_t) override {
     if (!options_.centre_here) return {};
     return {{.name = "centre", .run = [this](Context& me) {
@@ -75,7 +76,7 @@ class MomentumDownpour final : public Coupling {
   void replica_resumes(Actor& me, WeightStore& store, int, std::int64_t) override {
     adopt(me, store, "resume", newest(me, centre_), std::nullopt);
   }
-  WeightStore& answer() override { return centre_; }
+  WeightStore& evaluation_weights() override { return centre_; }
   std::string requests() const override { return pushes_.name; }
   std::optional<StalenessCount> centre_staleness(int block) const override {
     return options_.centre_here ? std::optional(centre_.staleness(block)) : std::nullopt;
@@ -89,7 +90,7 @@ class MomentumDownpour final : public Coupling {
     centre_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
     WeightsPull pull;
     pull.centre = centre_.read(me, gradient.block).parameters;
-    send(me, Channel<WeightsPull>{{push.answer_to, 1}}, std::move(pull));
+    send(me, Channel<WeightsPull>{{push.respond_to, 1}}, std::move(pull));
   }
 
   CouplingOptions options_;
@@ -107,7 +108,7 @@ class MomentumDownpour final : public Coupling {
 
   Channel<GradientPush> pushes_;
   WeightStore centre_;
-  Ties<MomentumDownpourTie> ties_;
+  HooksOf<MomentumDownpourHooks> hooks_;
 };
 
 }  // namespace

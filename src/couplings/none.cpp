@@ -11,9 +11,9 @@ class None final : public Coupling {
   explicit None(const CouplingParts& parts) : first_(*parts.stores.front()) {
     if (parts.store.averaging.name != "none") average_.emplace(parts);
   }
-  Tie& tie(int) override { return untied(); }
-  WeightStore& answer() override { return average_ ? average_->refreshed() : first_; }
-  bool answer_needs_statistics() const override { return average_.has_value(); }
+  ReplicaHooks& hooks(int) override { return no_hooks(); }
+  WeightStore& evaluation_weights() override { return average_ ? average_->refreshed() : first_; }
+  bool evaluation_needs_statistics() const override { return average_.has_value(); }
 
  private:
   WeightStore& first_;

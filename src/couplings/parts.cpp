@@ -106,20 +106,20 @@ void move_towards(Context& me, WeightStore& store, int block, const char* what, 
 
 ExchangeCount::ExchangeCount(int replicas, int blocks)
     : counts_(static_cast<std::size_t>(blocks)),
-      answered_(static_cast<std::size_t>(replicas), std::vector<std::int64_t>(static_cast<std::size_t>(blocks))) {}
+      responded_(static_cast<std::size_t>(replicas), std::vector<std::int64_t>(static_cast<std::size_t>(blocks))) {}
 
 void ExchangeCount::exchanged(int replica, int block, std::int64_t before, std::int64_t after) {
   StalenessCount& count = counts_.at(static_cast<std::size_t>(block));
-  std::int64_t& answered = answered_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block));
-  const std::int64_t staleness = std::max<std::int64_t>(0, before - answered);
+  std::int64_t& responded = responded_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block));
+  const std::int64_t staleness = std::max<std::int64_t>(0, before - responded);
   ++count.updates;
   count.sum += staleness;
   count.max = std::max(count.max, staleness);
-  answered = after;
+  responded = after;
 }
 
 void ExchangeCount::joined(int replica, int block, std::int64_t version) {
-  answered_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block)) = version;
+  responded_.at(static_cast<std::size_t>(replica)).at(static_cast<std::size_t>(block)) = version;
 }
 
 StalenessCount ExchangeCount::of(int block) const {
@@ -129,7 +129,7 @@ StalenessCount ExchangeCount::of(int block) const {
 void ExchangeCount::save(torch::serialize::OutputArchive& archive) const {
   std::vector<std::int64_t> numbers;
   for (const StalenessCount& count : counts_) numbers.insert(numbers.end(), {count.updates, count.sum, count.max});
-  for (const auto& blocks : answered_) numbers.insert(numbers.end(), blocks.begin(), blocks.end());
+  for (const auto& blocks : responded_) numbers.insert(numbers.end(), blocks.begin(), blocks.end());
   archive.write("exchanges", torch::IValue(numbers));
 }
 
@@ -142,9 +142,9 @@ void ExchangeCount::load(torch::serialize::InputArchive& archive) {
   for (std::size_t block = 0; block < blocks; ++block) {
     counts_[block] = {numbers[3 * block], numbers[3 * block + 1], numbers[3 * block + 2]};
   }
-  if (numbers.size() != 3 * blocks + blocks * answered_.size()) return;
+  if (numbers.size() != 3 * blocks + blocks * responded_.size()) return;
   auto next = numbers.begin() + static_cast<std::ptrdiff_t>(3 * blocks);
-  for (auto& of_replica : answered_) {
+  for (auto& of_replica : responded_) {
     for (std::int64_t& version : of_replica) version = *next++;
   }
 }

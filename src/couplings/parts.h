@@ -48,7 +48,7 @@ inline Channel<Welcome> welcomes(int replica) {
   return {{"welcome/" + std::to_string(replica), 1, true}};
 }
 
-/// What a centre is asked besides what a method is about: `joins` and `leaves` say that `replica` does.
+/// What a request to a centre says besides what a method is about: `joins` and `leaves` say that `replica` does.
 struct Request : Message {
   int replica = -1;
   bool joins = false, leaves = false;
@@ -84,7 +84,7 @@ bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStor
 class ExchangeCount {
  public:
   ExchangeCount(int replicas, int blocks);
-  /// `replica` brings something to `block` of the centre, whose version was `before` and is `after` when it is answered.
+  /// `replica` brings something to `block` of the centre, whose version was `before` and is `after` when it has its response.
   void exchanged(int replica, int block, std::int64_t before, std::int64_t after);
   /// `replica` has taken over the centre's `version` of `block`.
   void joined(int replica, int block, std::int64_t version);
@@ -94,8 +94,8 @@ class ExchangeCount {
   void load(torch::serialize::InputArchive& archive);
 
  private:
-  std::vector<StalenessCount> counts_;               // by block
-  std::vector<std::vector<std::int64_t>> answered_;  // by replica and block: the centre's version at the last answer
+  std::vector<StalenessCount> counts_;                // by block
+  std::vector<std::vector<std::int64_t>> responded_;  // by replica and block: the centre's version at the last response
 };
 
 /// Gives `store` the weights `centre`; its clock becomes `clock`, or the centre's.
@@ -124,7 +124,7 @@ void leave_centre(Context& me, const Channel<R>& requests, int replica) {
   send(me, requests, std::move(farewell));
 }
 
-/// The loop of a centre: answers requests until every replica has left, from each process that has a part of it. `left(replica)`:
+/// The loop of a centre: serves requests until every replica has left, from each process that has a part of it. `left(replica)`:
 /// it has, which may be in the middle of a step that others wait to finish.
 template <class R, class Serve, class Left>
 void serve_until_all_left(Context& me, const Channel<R>& requests, const CouplingOptions& options, const WeightStore& centre,
@@ -161,21 +161,21 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, const Couplin
       me, requests, options, centre, std::forward<Serve>(serve), [](int) {}, exchanges);
 }
 
-/// One tie per replica of this process.
+/// The hooks of each replica of this process.
 template <class T>
-class Ties {
+class HooksOf {
  public:
   template <class Make>
-  Ties(const CouplingParts& parts, Make&& make) {
+  HooksOf(const CouplingParts& parts, Make&& make) {
     for (std::size_t i = 0; i < parts.stores.size(); ++i) {
-      ties_.push_back(parts.stores[i] == nullptr ? nullptr : make(static_cast<int>(i)));
+      hooks_.push_back(parts.stores[i] == nullptr ? nullptr : make(static_cast<int>(i)));
     }
   }
-  T& operator[](int replica) { return *ties_.at(static_cast<std::size_t>(replica)); }
-  const T& operator[](int replica) const { return *ties_.at(static_cast<std::size_t>(replica)); }
+  T& operator[](int replica) { return *hooks_.at(static_cast<std::size_t>(replica)); }
+  const T& operator[](int replica) const { return *hooks_.at(static_cast<std::size_t>(replica)); }
 
  private:
-  std::vector<std::unique_ptr<T>> ties_;
+  std::vector<std::unique_ptr<T>> hooks_;
 };
 
 /// Options of a centre's store: it starts with the model's weights; without content where the centre is in another process.

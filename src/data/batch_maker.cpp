@@ -66,13 +66,13 @@ std::int64_t BatchMaker::batches_per_epoch() const {
 }
 
 Batch BatchMaker::make(std::int64_t index) const {
-  if (options_.hollow) return hollow(index);
+  if (options_.dry_run) return dry_run_batch(index);
   const std::vector<std::int64_t> chosen = samples(index);
   const std::int64_t epoch = index / batches_per_epoch();
   return {index, epoch, data_->is_text() ? rows(data_->inputs, chosen) : images(chosen, epoch), rows(data_->targets, chosen)};
 }
 
-Batch BatchMaker::hollow(std::int64_t index) const {
+Batch BatchMaker::dry_run_batch(std::int64_t index) const {
   const auto shaped = [&](const torch::Tensor& table, torch::ScalarType type) {
     std::vector<std::int64_t> shape = table.sizes().vec();
     shape[0] = std::min(options_.batch_size, data_->size() - index % batches_per_epoch() * options_.batch_size);

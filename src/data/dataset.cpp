@@ -75,7 +75,7 @@ DataSplit load_dataset(const std::string& name, const std::string& directory, co
   return entry->load(*entry, directory.empty() ? entry->directory : directory, text);
 }
 
-DataSplit hollow_dataset(const std::string& name) {
+DataSplit dry_run_dataset(const std::string& name) {
   const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
   if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
   if (entry->shape.empty()) throw UsageError("data set '" + name + "' has no fixed shape: its files are needed");

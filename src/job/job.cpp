@@ -70,7 +70,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     StageOptions stage = parts_.stage;
     stage.seed = replica_seed(stage.seed, i);
     member.replica =
-        std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, tie_of(i),
+        std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, hooks_of(i),
                                              parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage});
     member.schedule = entry.make(*member.replica, parts_.schedule);
   }
@@ -78,7 +78,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
 
 bool Job::is_here(int replica) const {
   const Placement& place = parts_.place;
-  return place.who == Placement::all || (place.who == Placement::home ? place.keeps_replicas : place.replica == replica);
+  return place.who == Placement::all || (place.who == Placement::coordinator ? place.keeps_replicas : place.replica == replica);
 }
 
 /// What the roles of this process step together.
@@ -95,18 +95,18 @@ std::unique_ptr<Job::Member> Job::make_member(int replica) {
   store.name = fmt::format("r{}", replica);
   const auto& stage = parts_.place.stage;
   if (stage) store.held = {ranges_here().front().first, ranges_here().front().last};
-  const bool takes_batches = parts_.place.who != Placement::home && stage.value_or(0) == 0;
+  const bool takes_batches = parts_.place.who != Placement::coordinator && stage.value_or(0) == 0;
   return std::make_unique<Member>(model_, store, parts_.batches.at(index), takes_batches ? parts_.prefetch : 0, shard, together_);
 }
 
 Job::~Job() = default;
 
-Tie& Job::tie_of(int replica) {
-  Tie& tie = coupling_->tie(replica);
-  if (replica > 0 || parts_.probe_every == 0) return tie;
+ReplicaHooks& Job::hooks_of(int replica) {
+  ReplicaHooks& hooks = coupling_->hooks(replica);
+  if (replica > 0 || parts_.probe_every == 0) return hooks;
   const Shard shard = parts_.shards.empty() ? Shard{} : parts_.shards.front();
   probe_ = std::make_unique<BiasProbe>(
-      tie, model_, parts_.stage, parts_.probe_every,
+      hooks, model_, parts_.stage, parts_.probe_every,
       [maker = parts_.batches.front(), shard](std::int64_t index) { return maker->make(index * shard.count + shard.index); });
   return *probe_;
 }
@@ -129,7 +129,7 @@ BatchSource& Job::source(int replica) {
 
 void Job::open(std::int64_t begin, std::int64_t end) {
   begin_ = begin;
-  answer_ = nullptr;
+  evaluation_weights_ = nullptr;
   for (const auto& member : members_) {
     if (!member) continue;
     member->source.open(begin, end);
@@ -148,9 +148,9 @@ std::int64_t Job::position() const {
 std::vector<Role> Job::roles() {
   const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
   const bool may_change = find_coupling(parts_.coupling.name).changes_members;
-  const bool at_home = parts_.place.who == Placement::home;
+  const bool at_coordinator = parts_.place.who == Placement::coordinator;
   std::vector<Role> all;
-  for (int i = 0; i < replicas() && !at_home; ++i) {
+  for (int i = 0; i < replicas() && !at_coordinator; ++i) {
     if (!is_here(i)) continue;
     Member& member = *members_[static_cast<std::size_t>(i)];
     std::vector<Role> roles = member.schedule->roles();
@@ -167,7 +167,7 @@ std::vector<Role> Job::roles() {
     }
   }
   const int centre_device = replicas() * width;
-  if (at_home && find_coupling(parts_.coupling.name).extra_roles == 0) return all;
+  if (at_coordinator && find_coupling(parts_.coupling.name).extra_roles == 0) return all;
   for (Role& role : coupling_->roles(begin_)) {
     role.device = find_coupling(parts_.coupling.name).extra_roles > 0 ? centre_device : role.device * width;
     all.push_back(std::move(role));
@@ -190,13 +190,13 @@ UnitEvents Job::units() {
               }};
 }
 
-const WeightStore& Job::answer() {
-  if (answer_ != nullptr) return *answer_;
-  answer_ = &coupling_->answer();
-  if (coupling_->answer_needs_statistics() && has_buffers(model_) && !parts_.stage.hollow) {
-    refresh_statistics(model_, *answer_, *parts_.batches.front(), parts_.stage, statistics_batches);
+const WeightStore& Job::evaluation_weights() {
+  if (evaluation_weights_ != nullptr) return *evaluation_weights_;
+  evaluation_weights_ = &coupling_->evaluation_weights();
+  if (coupling_->evaluation_needs_statistics() && has_buffers(model_) && !parts_.stage.dry_run) {
+    refresh_statistics(model_, *evaluation_weights_, *parts_.batches.front(), parts_.stage, statistics_batches);
   }
-  return *answer_;
+  return *evaluation_weights_;
 }
 
 StalenessCount Job::staleness(int block) const {
@@ -212,13 +212,13 @@ StalenessCount Job::staleness(int block) const {
 }
 
 bool Job::finite() const {
-  if (parts_.stage.hollow) return true;
-  if (!members_.front()) return coupling_->answer().finite();
+  if (parts_.stage.dry_run) return true;
+  if (!members_.front()) return coupling_->evaluation_weights().finite();
   return std::all_of(members_.begin(), members_.end(), [](const auto& member) { return member->store.finite(); });
 }
 
 std::string Job::digest() const {
-  if (parts_.stage.hollow) return "";
+  if (parts_.stage.dry_run) return "";
   std::vector<std::string> digests;
   for (int i = 0; i < replicas(); ++i) digests.push_back(digest_of_replica(i));
   return digest_of(digests);
@@ -234,24 +234,24 @@ std::string Job::digest_of(const std::vector<std::string>& replicas) {
 void Job::save_replica(torch::serialize::OutputArchive& archive, int replica) const {
   const Member& member = *members_[static_cast<std::size_t>(replica)];
   torch::serialize::OutputArchive store(archive.compilation_unit()), in_flight(archive.compilation_unit()),
-      tie(archive.compilation_unit());
+      hooks(archive.compilation_unit());
   member.store.save(store);
   member.schedule->save(in_flight);
-  coupling_->save_tie(tie, replica);
+  coupling_->save_hooks(hooks, replica);
   archive.write("store", store);
   archive.write("schedule", in_flight);
-  archive.write("tie", tie);
+  archive.write("hooks", hooks);
 }
 
 void Job::load_replica(torch::serialize::InputArchive& archive, int replica, bool partial) {
   Member& member = *members_[static_cast<std::size_t>(replica)];
-  torch::serialize::InputArchive store, in_flight, tie;
+  torch::serialize::InputArchive store, in_flight, hooks;
   archive.read("store", store);
   archive.read("schedule", in_flight);
-  archive.read("tie", tie);
+  archive.read("hooks", hooks);
   member.store.load(store, partial);
   member.schedule->load(in_flight);
-  coupling_->load_tie(tie, replica);
+  coupling_->load_hooks(hooks, replica);
 }
 
 void Job::save(torch::serialize::OutputArchive& archive) const {
@@ -281,7 +281,7 @@ void Job::load(torch::serialize::InputArchive& archive) {
   torch::serialize::InputArchive coupling;
   archive.read("coupling", coupling);
   coupling_->load(coupling);
-  answer_ = nullptr;
+  evaluation_weights_ = nullptr;
 }
 
 void Job::renumber(std::int64_t steps, std::int64_t step) {
@@ -314,7 +314,7 @@ void Job::load_part(int replica, const std::string& part) {
   } catch (const c10::Error& error) {
     throw DataError(fmt::format("the state of replica {} does not fit: {}", replica, error.what_without_backtrace()));
   }
-  answer_ = nullptr;
+  evaluation_weights_ = nullptr;
 }
 
 void refresh_statistics(const Model& model, WeightStore& store, const BatchMaker& maker, const StageOptions& options,

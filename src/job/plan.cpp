@@ -97,7 +97,7 @@ Batch blank_batch(const Plan& plan, std::int64_t samples) {
 std::vector<BlockCost> counted_costs(const Plan& plan) {
   if (!(plan.runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
   StageOptions real = plan.stage;
-  real.hollow = nullptr;
+  real.dry_run = nullptr;
   real.device = torch::kCPU;
   const auto count = [&](std::int64_t samples) {
     return count_profile(plan.model, real, blank_batch(plan, samples), plan.runtime.device_gflops * 1e9).costs();
@@ -154,7 +154,7 @@ void simulate_on(Plan& plan) {
   if (!plan.options.init_from.empty() || !plan.options.resume.empty() || plan.options.record) {
     throw UsageError("--no-compute has no weights: leave --init-from, --resume and --record out");
   }
-  plan.stage.hollow = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
+  plan.stage.dry_run = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
   plan.stage.device = plan.store.device = torch::kMeta;
 }
 
@@ -195,9 +195,9 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   TrainOptions& o = plan.options;
   if (processes) plan.place = placement_of(*processes, o, parts);
   prepare_thread(o.threads_per_role);
-  const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
+  const bool dry_run = runtime.simulated && !runtime.compute && o.data != "text";
   plan.data =
-      std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
+      std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
   check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
@@ -206,7 +206,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                                                                         .shuffle = !o.no_shuffle,
                                                                         .augment = o.augment,
                                                                         .prefetch = o.prefetch,
-                                                                        .hollow = runtime.simulated && !runtime.compute});
+                                                                        .dry_run = runtime.simulated && !runtime.compute});
   const std::int64_t batches = plan.batches->batches_per_epoch(), steps_per_epoch = (batches + o.replicas - 1) / o.replicas;
   plan.total_steps = o.steps.value_or((o.epochs * batches + o.replicas - 1) / o.replicas);
   const std::int64_t least = o.replicas > 1 ? least_steps_between_tests : 1;
@@ -260,7 +260,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                 .processors = plan.stage.device.is_cpu() ? processors : 0,
                 .on_thread_start = [threads = o.threads_per_role] { prepare_thread(threads); },
                 .one_thread = true};
-  if (plan.hollow()) plan.roles.stack_kib = 128;
+  if (plan.dry_run()) plan.roles.stack_kib = 128;
   for (const std::string& delay : o.inject_delay) plan.roles.delays.push_back(parse_delay(delay));
   return plan;
 }
@@ -285,7 +285,7 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& ro
 JobParts Plan::job() const {
   JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
   parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
-  parts.probe_every = hollow() ? 0 : options.probe_bias;
+  parts.probe_every = dry_run() ? 0 : options.probe_bias;
   parts.place = place;
   for (int i = 0; i < coupling.replicas; ++i) {
     if (options.sampling == "shard" || i == 0) {

@@ -47,10 +47,10 @@ bool has_free_membership(const TrainOptions& options, int parts) {
 }
 
 Placement placement_of(const ProcessChoice& choice, const TrainOptions& options, int parts) {
-  Placement place{.who = choice.is_home() ? Placement::home : Placement::worker, .parts = parts};
+  Placement place{.who = choice.is_coordinator() ? Placement::coordinator : Placement::worker, .parts = parts};
   const bool keeps_centre_only = has_free_membership(options, parts) && find_coupling(options.coupling).extra_roles > 0;
   place.keeps_replicas = !keeps_centre_only;
-  if (choice.is_home()) return place;
+  if (choice.is_coordinator()) return place;
   place.replica = choice.rank / parts;
   if (parts > 1) place.stage = choice.rank % parts;
   return place;

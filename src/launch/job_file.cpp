@@ -44,7 +44,7 @@ ProcessRecord process_from(const Json& json) {
   return process;
 }
 
-/// The home first, then every rank in its order: others index by that.
+/// The coordinator first, then every rank in its order: others index by that.
 bool in_order(const std::vector<ProcessRecord>& processes) {
   for (std::size_t i = 0; i < processes.size(); ++i) {
     if (processes[i].rank != static_cast<int>(i) - 1) return false;
@@ -63,7 +63,7 @@ JobRecord job_from(const Json& json) {
                 .folder = json.at("folder"),
                 .ssh = json.at("ssh")};
   for (const Json& process : json.at("processes")) job.processes.push_back(process_from(process));
-  if (!in_order(job.processes)) throw std::invalid_argument("its processes are not the home and workers 0, 1, ...");
+  if (!in_order(job.processes)) throw std::invalid_argument("its processes are not the coordinator and workers 0, 1, ...");
   return job;
 }
 

@@ -14,8 +14,8 @@ inline constexpr const char* key_file = "keys";
 
 /// A process of a job as job.json shows it.
 struct ProcessRecord {
-  std::string name;  ///< "home", "worker-3"
-  int rank = 0;      ///< -1: the home
+  std::string name;  ///< "coordinator", "worker-3"
+  int rank = 0;      ///< -1: the coordinator
   std::string host;
   pid_t pid = 0;  ///< of the process itself, or of the one here that reaches the other host
   long long start_time = 0;
@@ -24,16 +24,16 @@ struct ProcessRecord {
   std::optional<Ending> exited;  ///< set when it is not started again any more
   bool operator==(const ProcessRecord&) const = default;
 
-  bool home() const { return rank < 0; }
+  bool coordinator() const { return rank < 0; }
 };
 
-/// What another launcher needs to know to watch a job; also tells the home which workers are gone for good.
+/// What another launcher needs to know to watch a job; also tells the coordinator which workers are gone for good.
 struct JobRecord {
   std::string listen;
   int port = 0;
   pid_t launcher = 0;
   long long launcher_start_time = 0;
-  std::vector<ProcessRecord> processes;  ///< the home, then the workers by rank
+  std::vector<ProcessRecord> processes;  ///< the coordinator, then the workers by rank
   std::filesystem::path command;
   std::vector<std::string> arguments;
   std::string folder;  ///< that the processes are started in
@@ -52,8 +52,8 @@ JobRecord job_from_json(const std::string& text, const std::string& source);
 void write_job(const std::filesystem::path& run, const JobRecord& job);
 JobRecord read_job(const std::filesystem::path& run);
 
-/// What the home of a run wrote at its end if it did so after `started`, in seconds since 1970, as the exit code that goes with
-/// it.
+/// What the coordinator of a run wrote at its end if it did so after `started`, in seconds since 1970, as the exit code that goes
+/// with it.
 std::optional<int> exit_code_of_run(const std::filesystem::path& run, double started);
 
 }  // namespace rubato

@@ -37,7 +37,7 @@ JobRecord job_of(const LaunchOptions& options) {
                 .arguments = options.arguments,
                 .folder = fs::current_path().string(),
                 .ssh = options.ssh};
-  job.processes.push_back({.name = "home", .rank = -1, .host = this_machine});
+  job.processes.push_back({.name = "coordinator", .rank = -1, .host = this_machine});
   for (int rank = 0; rank < options.workers; ++rank) {
     job.processes.push_back(
         {.name = fmt::format("worker-{}", rank), .rank = rank, .host = hosts[static_cast<std::size_t>(rank)]});

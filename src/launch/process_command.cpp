@@ -15,17 +15,17 @@ namespace rubato {
 namespace {
 
 /// How OpenMP's threads wait. Several processes share a machine, and some of libtorch's builds let threads wait in loops: the
-/// home, which evaluates on all processors, would then slow its own workers down. It is read when the library is loaded, so it
-/// cannot be set later.
+/// coordinator, which evaluates on all processors, would then slow its own workers down. It is read when the library is loaded,
+/// so it cannot be set later.
 constexpr const char* waiting = "OMP_WAIT_POLICY";
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
 LocalPlace local_place_of(const JobRecord& job, const ProcessRecord& process) {
-  if (process.home()) return {};
+  if (process.coordinator()) return {};
   std::vector<std::string> hosts;
   for (const ProcessRecord& other : job.processes) {
-    if (!other.home()) hosts.push_back(other.host);
+    if (!other.coordinator()) hosts.push_back(other.host);
   }
   return local_place(hosts, process.rank);
 }
@@ -38,7 +38,7 @@ Variables variables_of(const JobRecord& job, const ProcessRecord& process, const
           {"LOCAL_WORLD_SIZE", std::to_string(local.world)},
           {"MASTER_ADDR", job.listen},
           {"MASTER_PORT", std::to_string(job.port)},
-          {"RUBATO_ROLE", process.home() ? "home" : "worker"},
+          {"RUBATO_ROLE", process.coordinator() ? "coordinator" : "worker"},
           {"RUBATO_STARTED_BY", "launch"},
           {"RUBATO_INCARNATION", std::to_string(process.incarnation)},
           {"RUBATO_KEYS", keys}};

@@ -10,8 +10,8 @@ namespace {
 constexpr int start_me_again = 75;  // EX_TEMPFAIL
 constexpr int ssh_lost_it = 255;    // the connection broke, or a signal ended the remote process
 
-std::string prefix_of(const ProcessRecord& record, bool home_plain) {
-  return record.home() && home_plain ? "" : "[" + record.name + "] ";
+std::string prefix_of(const ProcessRecord& record, bool coordinator_plain) {
+  return record.coordinator() && coordinator_plain ? "" : "[" + record.name + "] ";
 }
 
 double seconds_since_1970() {
@@ -20,11 +20,11 @@ double seconds_since_1970() {
 
 }  // namespace
 
-Supervised::Supervised(ProcessRecord& record, int restarts, bool home_plain, const Patience& patience)
+Supervised::Supervised(ProcessRecord& record, int restarts, bool coordinator_plain, const Patience& patience)
     : record_(&record),
       patience_(patience),
-      output_(home_plain && !record.home() ? -1 : STDOUT_FILENO, prefix_of(record, home_plain)),
-      errors_(STDERR_FILENO, prefix_of(record, home_plain)),
+      output_(coordinator_plain && !record.coordinator() ? -1 : STDOUT_FILENO, prefix_of(record, coordinator_plain)),
+      errors_(STDERR_FILENO, prefix_of(record, coordinator_plain)),
       restarts_left_(restarts),
       pause_(patience.shortest_pause) {}
 

@@ -16,17 +16,18 @@ struct Patience {
   using Time = std::chrono::milliseconds;
   Time shortest_pause{100}, longest_pause{2000};  ///< before a process is started again
   Time short_life{1000};                          ///< one that lived less pauses twice as long each time
-  Time after_home{30000};                         ///< for workers to end by themselves when the home has ended, then SIGTERM
-  Time after_all_told{30000};                     ///< for all to end after SIGTERM, then SIGKILL
+  Time after_coordinator{30000};  ///< for workers to end by themselves when the coordinator has ended, then SIGTERM
+  Time after_all_told{30000};     ///< for all to end after SIGTERM, then SIGKILL
 };
 
-/// One process of the job with its restarts. `home_plain`: the home's lines get no prefix and the workers' output is dropped.
+/// One process of the job with its restarts. `coordinator_plain`: the coordinator's lines get no prefix and the workers' output
+/// is dropped.
 class Supervised {
  public:
-  Supervised(ProcessRecord& record, int restarts, bool home_plain, const Patience& patience);
+  Supervised(ProcessRecord& record, int restarts, bool coordinator_plain, const Patience& patience);
 
   ProcessRecord& record() { return *record_; }
-  bool home() const { return record_->home(); }
+  bool coordinator() const { return record_->coordinator(); }
   bool runs() const { return child_.has_value(); }
   /// Not gone for good: runs, or will again.
   bool expected() const { return runs() || start_at_.has_value(); }

@@ -153,7 +153,7 @@ void Supervisor::on_end(Supervised& process, Ending ending) {
   // Of processes that were not our children the run folder knows how they ended, if the job did.
   if (ending == Ending{}) {
     const auto code = exit_code_of_run(options_.run, processes_.front().record().started);
-    ending.code = code && !process.home() ? 0 : code;
+    ending.code = code && !process.coordinator() ? 0 : code;
   }
   const bool wanted = process.asks_for_restart(ending) && signals_seen_ == 0 && !result_;
   if (wanted && process.restarts_left() > 0) {
@@ -168,26 +168,26 @@ void Supervisor::on_end(Supervised& process, Ending ending) {
 
 void Supervisor::gone_for_good(Supervised& process, const Ending& ending) {
   process.give_up(ending);
-  if (process.home()) home_ended(ending);
+  if (process.coordinator()) coordinator_ended(ending);
   save();
 }
 
-void Supervisor::home_ended(const Ending& ending) {
+void Supervisor::coordinator_ended(const Ending& ending) {
   result_ = ending.code.value_or(static_cast<int>(signals_seen_ > 0 ? ExitCode::interrupted : ExitCode::data));
   stop_restarts();
   if (signals_seen_ == 0 && !ending.code) {
-    say("the job has lost its home, which held the weights: go on from its last checkpoint with rubato launch -- train "
+    say("the job has lost its coordinator, which held the weights: go on from its last checkpoint with rubato launch -- train "
         "--resume " +
         options_.run.string());
   }
-  if (!kill_at_) terminate_at_ = LaunchClock::now() + options_.patience.after_home;
+  if (!kill_at_) terminate_at_ = LaunchClock::now() + options_.patience.after_coordinator;
 }
 
 void Supervisor::stop_restarts() {
   for (Supervised& process : processes_) {
     if (!process.start_at()) continue;
     process.cancel();
-    if (process.home()) home_ended(*process.record().exited);
+    if (process.coordinator()) coordinator_ended(*process.record().exited);
   }
 }
 

@@ -41,7 +41,7 @@ class Supervisor {
   void on_end(Supervised& process, Ending ending);
   void on_signal();
   void gone_for_good(Supervised& process, const Ending& ending);
-  void home_ended(const Ending& ending);
+  void coordinator_ended(const Ending& ending);
   void stop_restarts();
   void tell_all(int number);
   bool someone_expected() const;
@@ -52,10 +52,10 @@ class Supervisor {
   SupervisorOptions options_;
   std::vector<std::string> environment_;
   Signals signals_;
-  std::vector<Supervised> processes_;  ///< of job_.processes, the home first
+  std::vector<Supervised> processes_;  ///< of job_.processes, the coordinator first
   int signals_seen_ = 0;
   bool save_failed_ = false;
-  std::optional<int> result_;  ///< set when the home is gone for good
+  std::optional<int> result_;  ///< set when the coordinator is gone for good
   std::optional<LaunchClock::time_point> terminate_at_, kill_at_;
 };
 

@@ -52,7 +52,7 @@ Pass Stage::forward(std::vector<Snapshot> weights, const torch::Tensor& input, s
 }
 
 void Stage::run(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const {
-  if (options_.hollow) return run_hollow(pass, buffers_after);
+  if (options_.dry_run) return run_dry(pass, buffers_after);
   pass.blocks_.clear();
   torch::Tensor activation = pass.input_;
   for (int local = 0; local < size(); ++local) {
@@ -87,7 +87,7 @@ torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input
 }
 
 LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
-  if (options_.hollow) return {.grad_output = torch::empty_like(pass.output_)};
+  if (options_.dry_run) return {.grad_output = torch::empty_like(pass.output_)};
   torch::AutoGradMode record(true);
   const torch::Tensor output = pass.output_.detach().requires_grad_(true);
   const torch::Tensor labels = target.to(options_.device);
@@ -105,7 +105,7 @@ LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
 
 void Stage::rebind(Pass& pass, int local, const Snapshot& weights) const {
   pass.weights_.at(local).parameters = weights.parameters;
-  if (options_.hollow) return;
+  if (options_.dry_run) return;
   pass.blocks_.at(local).instance->overwrite_parameters(weights);
 }
 
@@ -116,7 +116,7 @@ void Stage::replay(Pass& pass, std::vector<Snapshot> weights) const {
 }
 
 std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const {
-  if (options_.hollow) return hollow_backward(pass, local, grad, wanted);
+  if (options_.dry_run) return dry_backward(pass, local, grad, wanted);
   Pass::BlockPass block = std::move(pass.blocks_.at(local));
   pass.output_.reset();
   std::vector<torch::Tensor> inputs;
@@ -140,24 +140,24 @@ std::vector<torch::Tensor> Stage::backward(Pass& pass, int local, torch::Tensor&
   return gradients;
 }
 
-torch::Tensor Stage::hollow_output(const Pass& pass, int block) const {
+torch::Tensor Stage::dry_output(const Pass& pass, int block) const {
   std::vector<std::int64_t> shape = {pass.input_.size(0)};
-  const auto& sample = options_.hollow->at(static_cast<std::size_t>(block));
+  const auto& sample = options_.dry_run->at(static_cast<std::size_t>(block));
   shape.insert(shape.end(), sample.begin(), sample.end());
   return torch::empty(shape, torch::TensorOptions(torch::kMeta).dtype(torch::kFloat32));
 }
 
-void Stage::run_hollow(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const {
-  pass.output_ = hollow_output(pass, last_ - 1);
+void Stage::run_dry(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const {
+  pass.output_ = dry_output(pass, last_ - 1);
   if (buffers_after == nullptr) return;
   for (const Snapshot& weights : pass.weights_) buffers_after->push_back(weights.buffers->tensors);
 }
 
-std::vector<torch::Tensor> Stage::hollow_backward(const Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const {
+std::vector<torch::Tensor> Stage::dry_backward(const Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const {
   const auto& weights = pass.weights_.at(static_cast<std::size_t>(local)).parameters->tensors;
   grad = torch::Tensor();
   if (wanted != Wanted::parameters && first_ + local > 0) {
-    grad = local > 0 ? hollow_output(pass, first_ + local - 1) : torch::empty_like(pass.input_);
+    grad = local > 0 ? dry_output(pass, first_ + local - 1) : torch::empty_like(pass.input_);
   }
   return wanted == Wanted::input ? std::vector<torch::Tensor>(weights.size()) : weights;
 }

@@ -13,7 +13,7 @@ namespace rubato {
 namespace {
 
 constexpr double slow_share = 0.7;   // of the median rate of the workers alive
-constexpr double stale_seconds = 5;  // the home writes once a second
+constexpr double stale_seconds = 5;  // the coordinator writes once a second
 
 /// Peers choose some of the texts: a terminal must not obey them.
 std::string printable(std::string text) {
@@ -143,14 +143,16 @@ std::string header(const JobStatus& job, double age) {
 std::string warning(const JobStatus& job, double age) {
   if (!is_live(job) || !(age > stale_seconds)) return "";
   return fmt::format(
-      "warning: the home has not written for {:.0f} s: it may be dead; `rubato launch --attach {}` watches the job again\n", age,
-      job.run.empty() ? "RUN" : printable(job.run));
+      "warning: the coordinator has not written for {:.0f} s: it may be dead; `rubato launch --attach {}` watches the job "
+      "again\n",
+      age, job.run.empty() ? "RUN" : printable(job.run));
 }
 
-std::string home_text(const HomeStatus& home) {
-  std::string text = fmt::format("home: {}, process {}", home.host.empty() ? "-" : printable(home.host), home.pid);
-  if (home.incarnation > 0) text += fmt::format(", restarts {}", home.incarnation);
-  if (!home.rebuilt_from.empty()) text += ", rebuilt from " + printable(home.rebuilt_from);
+std::string coordinator_text(const CoordinatorStatus& coordinator) {
+  std::string text =
+      fmt::format("coordinator: {}, process {}", coordinator.host.empty() ? "-" : printable(coordinator.host), coordinator.pid);
+  if (coordinator.incarnation > 0) text += fmt::format(", restarts {}", coordinator.incarnation);
+  if (!coordinator.rebuilt_from.empty()) text += ", rebuilt from " + printable(coordinator.rebuilt_from);
   return text + "\n";
 }
 
@@ -167,7 +169,7 @@ std::string events_text(const JobStatus& job) {
 
 std::string status_table(const JobStatus& status, double now_unix_seconds) {
   const double age = std::max(0.0, now_unix_seconds - status.time);  // clocks of two machines may differ
-  return header(status, age) + warning(status, age) + "\n" + workers_text(status) + "\n" + home_text(status.home) +
+  return header(status, age) + warning(status, age) + "\n" + workers_text(status) + "\n" + coordinator_text(status.coordinator) +
          events_text(status);
 }
 

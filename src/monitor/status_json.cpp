@@ -39,12 +39,12 @@ void worker_fields(Worker& worker, Visit visit) {
   visit("longest_wait_seconds", worker.longest_wait_seconds);
 }
 
-template <class Home, class Visit>
-void home_fields(Home& home, Visit visit) {
-  visit("pid", home.pid);
-  visit("host", home.host);
-  visit("incarnation", home.incarnation);
-  visit("rebuilt_from", home.rebuilt_from);
+template <class Coordinator, class Visit>
+void coordinator_fields(Coordinator& coordinator, Visit visit) {
+  visit("pid", coordinator.pid);
+  visit("host", coordinator.host);
+  visit("incarnation", coordinator.incarnation);
+  visit("rebuilt_from", coordinator.rebuilt_from);
 }
 
 template <class Job, class Visit>
@@ -58,7 +58,7 @@ void job_fields(Job& job, Visit visit) {
   visit("total_steps", job.total_steps);
   visit("train_loss", job.train_loss);
   visit("test_accuracy", job.test_accuracy);
-  visit("home", job.home);
+  visit("coordinator", job.coordinator);
   visit("deaths", job.deaths);
   visit("joins", job.joins);
   visit("refused", job.refused);
@@ -75,7 +75,9 @@ struct StatusWriter {
     json[key] = value;
   }
   void operator()(const char* key, const std::optional<double>& value) const { json[key] = value ? Json(*value) : Json(); }
-  void operator()(const char* key, const HomeStatus& home) const { home_fields(home, StatusWriter{json[key]}); }
+  void operator()(const char* key, const CoordinatorStatus& coordinator) const {
+    coordinator_fields(coordinator, StatusWriter{json[key]});
+  }
   void operator()(const char* key, const std::vector<WorkerStatus>& workers) const {
     Json& list = json[key] = Json::array();
     for (const WorkerStatus& worker : workers) worker_fields(worker, StatusWriter{list.emplace_back()});
@@ -132,7 +134,9 @@ struct StatusReader {
     value.clear();
     for (const auto& [name, count] : at(key).items()) value[name] = whole<std::int64_t>(named(key), count);
   }
-  void operator()(const char* key, HomeStatus& home) const { home_fields(home, StatusReader{at(key), "home: "}); }
+  void operator()(const char* key, CoordinatorStatus& coordinator) const {
+    coordinator_fields(coordinator, StatusReader{at(key), "coordinator: "});
+  }
   void operator()(const char* key, std::vector<WorkerStatus>& workers) const {
     if (!at(key).is_array()) throw Unfit{named(key) + " is not a list"};
     workers.clear();

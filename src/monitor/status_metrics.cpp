@@ -118,7 +118,7 @@ void add_job(Page& page, const JobStatus& job) {
   page.sample({{"run", job.run}, {"schedule", job.schedule}, {"coupling", job.coupling}}, 1);
   page.head("job_state", "gauge", "1 for the state the job is in.");
   add_states(page, {}, job_states(), job.state);
-  page.single("status_timestamp_seconds", "gauge", "Unix time when the home last wrote its status.", job.time);
+  page.single("status_timestamp_seconds", "gauge", "Unix time when the coordinator last wrote its status.", job.time);
   page.single("job_step", "gauge", "Least step of the workers alive.", static_cast<double>(job.step));
   page.single("job_target_steps", "gauge", "Steps after which the job is done.", static_cast<double>(job.total_steps));
   if (job.train_loss) page.single("job_train_loss", "gauge", "Training loss.", *job.train_loss);
@@ -128,9 +128,13 @@ void add_job(Page& page, const JobStatus& job) {
 }
 
 void add_events(Page& page, const JobStatus& job) {
-  page.head("home_info", "gauge", "The process that holds the centre; always 1.");
-  page.sample({{"host", job.home.host}, {"pid", std::to_string(job.home.pid)}, {"rebuilt_from", job.home.rebuilt_from}}, 1);
-  page.single("home_incarnation", "gauge", "How often the home has been started again.", job.home.incarnation);
+  page.head("coordinator_info", "gauge", "The process that holds the centre; always 1.");
+  page.sample({{"host", job.coordinator.host},
+               {"pid", std::to_string(job.coordinator.pid)},
+               {"rebuilt_from", job.coordinator.rebuilt_from}},
+              1);
+  page.single("coordinator_incarnation", "gauge", "How often the coordinator has been started again.",
+              job.coordinator.incarnation);
   page.single("deaths_total", "counter", "Processes that died.", static_cast<double>(job.deaths));
   page.single("joins_total", "counter", "Processes that joined again.", static_cast<double>(job.joins));
   page.single("refused_connections_total", "counter", "Connections turned away.", static_cast<double>(job.refused));

@@ -38,7 +38,7 @@ std::optional<double> BiasReport::bound() const {
   return max_gradient * x() / (1 - x());
 }
 
-BiasProbe::BiasProbe(Tie& inner, const Model& model, const StageOptions& stage, std::int64_t every,
+BiasProbe::BiasProbe(ReplicaHooks& inner, const Model& model, const StageOptions& stage, std::int64_t every,
                      std::function<Batch(std::int64_t)> make_batch)
     : inner_(inner),
       stage_(model, 0, static_cast<int>(model.blocks.size()), plain(stage)),

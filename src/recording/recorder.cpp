@@ -11,15 +11,15 @@
 namespace rubato {
 
 struct Recorder::State {
-  static constexpr int acts_per_part = 4096;
+  static constexpr int events_per_part = 4096;
 
   explicit State(const std::filesystem::path& path) : file(path, RecordWriter::Open::truncate) {}
 
-  std::mutex mutex;  // guards everything below; held during each act, which is short
+  std::mutex mutex;  // guards everything below; held during each event, which is short
   RecordWriter file;
   recording::Part part;
   std::unordered_map<std::string, std::uint32_t> roles, objects;
-  std::int64_t acts = 0;
+  std::int64_t events = 0;
   bool failed = false;
 
   void flush() {
@@ -39,8 +39,8 @@ struct Recorder::State {
     part.add_version(event.version);
     part.add_batch(event.batch);
     part.add_checksum(event.checksum);
-    ++acts;
-    if (part.role_size() == acts_per_part) flush();
+    ++events;
+    if (part.role_size() == events_per_part) flush();
   }
 };
 
@@ -72,7 +72,7 @@ void Recorder::end_segment(std::int64_t step) {
 
 void Recorder::finish(const std::string& weights_digest) {
   const std::lock_guard lock(state_->mutex);
-  state_->part.mutable_end()->set_acts(state_->acts);
+  state_->part.mutable_end()->set_events(state_->events);
   state_->part.mutable_end()->set_weights_digest(weights_digest);
   state_->flush();
 }

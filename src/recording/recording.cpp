@@ -26,7 +26,7 @@ class Loader {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    throw DataError(fmt::format("{} {}, in part {} after {} acts", path_.string(), what, part_, all_.acts()));
+    throw DataError(fmt::format("{} {}, in part {} after {} events", path_.string(), what, part_, all_.events()));
   }
 
   recording::Part next() {
@@ -34,7 +34,7 @@ class Loader {
     const auto bytes = file_.next();
     if (!bytes) refuse("was cut: the run was killed or diverged, or the end of the file is missing");
     recording::Part part;
-    if (!part.ParseFromString(*bytes)) refuse("holds something else than acts");
+    if (!part.ParseFromString(*bytes)) refuse("holds something else than events");
     return part;
   }
 
@@ -46,36 +46,36 @@ class Loader {
       all_.segments.push_back({.begin = part.segment_begins().step()});
       open_ = true;
     }
-    add_acts(part);
+    add_events(part);
     if (part.has_segment_ends()) {
       if (!open_) refuse("ends a segment that never began");
       all_.segments.back().end = part.segment_ends().step();
       open_ = false;
     }
     if (part.has_end()) {
-      if (open_ || part.end().acts() != all_.acts()) refuse("lacks a part before its end");
+      if (open_ || part.end().events() != all_.events()) refuse("lacks a part before its end");
       all_.weights_digest = part.end().weights_digest();
       ended_ = true;
     }
   }
 
-  void add_acts(const recording::Part& part) {
+  void add_events(const recording::Part& part) {
     const int count = part.role_size();
-    if (count > 0 && !open_) refuse("has acts outside of a segment");
+    if (count > 0 && !open_) refuse("has events outside of a segment");
     for (const int size : {part.object_size(), part.kind_size(), part.version_size(), part.batch_size(), part.checksum_size()}) {
-      if (size != count) refuse("has acts that are not complete");
+      if (size != count) refuse("has events that are not complete");
     }
     for (int i = 0; i < count; ++i) {
       if (part.role(i) >= all_.roles.size() || part.object(i) >= all_.objects.size() ||
           part.kind(i) > static_cast<std::uint32_t>(EventKind::change)) {
         refuse("names what it did not introduce");
       }
-      all_.segments.back().acts.push_back({.role = part.role(i),
-                                           .object = part.object(i),
-                                           .kind = static_cast<EventKind>(part.kind(i)),
-                                           .version = part.version(i),
-                                           .batch = part.batch(i),
-                                           .checksum = part.checksum(i)});
+      all_.segments.back().events.push_back({.role = part.role(i),
+                                             .object = part.object(i),
+                                             .kind = static_cast<EventKind>(part.kind(i)),
+                                             .version = part.version(i),
+                                             .batch = part.batch(i),
+                                             .checksum = part.checksum(i)});
     }
   }
 
@@ -88,9 +88,9 @@ class Loader {
 
 }  // namespace
 
-std::int64_t Recording::acts() const {
+std::int64_t Recording::events() const {
   std::int64_t count = 0;
-  for (const RecordedSegment& segment : segments) count += static_cast<std::int64_t>(segment.acts.size());
+  for (const RecordedSegment& segment : segments) count += static_cast<std::int64_t>(segment.events.size());
   return count;
 }
 

@@ -11,11 +11,11 @@
 namespace rubato {
 
 struct Replayer::State {
-  /// The acts on one thing, in order.
+  /// The events on one thing, in order.
   struct Queue {
-    std::vector<const RecordedAct*> acts;
+    std::vector<const RecordedEvent*> events;
     std::size_t next = 0;
-    bool over() const { return next == acts.size(); }
+    bool over() const { return next == events.size(); }
   };
   std::mutex mutex;  // guards everything below
   std::unordered_map<std::string, Queue> queues;
@@ -30,11 +30,11 @@ std::string describe(const std::string& role, const Event& event) {
   return text;
 }
 
-std::string describe(const Recording& recording, const RecordedAct& act) {
+std::string describe(const Recording& recording, const RecordedEvent& event) {
   std::string text =
-      fmt::format("{}: {} {}", recording.roles.at(act.role), to_string(act.kind), recording.objects.at(act.object));
-  if (act.version >= 0) text += fmt::format(", version {}", act.version);
-  if (act.batch >= 0) text += fmt::format(", step {}", act.batch);
+      fmt::format("{}: {} {}", recording.roles.at(event.role), to_string(event.kind), recording.objects.at(event.object));
+  if (event.version >= 0) text += fmt::format(", version {}", event.version);
+  if (event.batch >= 0) text += fmt::format(", step {}", event.batch);
   return text;
 }
 
@@ -51,7 +51,7 @@ bool Replayer::may_act(const std::string& role, const Event& event) {
     throw DataError(fmt::format("the replay differs from the recording: '{}', of which the recording knows nothing more",
                                 describe(role, event)));
   }
-  const RecordedAct& next = *found->second.acts[found->second.next];
+  const RecordedEvent& next = *found->second.events[found->second.next];
   if (recording_.roles[next.role] != role) return false;
   if (next.kind != event.kind) {
     throw DataError(fmt::format("the replay differs from the recording: '{}' instead of '{}'", describe(role, event),
@@ -64,14 +64,14 @@ std::string Replayer::next_to_act(const Event& event) {
   const std::lock_guard lock(state_->mutex);
   const auto found = state_->queues.find(object_of(event));
   if (found == state_->queues.end() || found->second.over()) return "";
-  return describe(recording_, *found->second.acts[found->second.next]);
+  return describe(recording_, *found->second.events[found->second.next]);
 }
 
 void Replayer::act(const std::string& role, Event& event, FunctionRef<void()> action) {
   action();  // nobody else may act on this thing before the turn is over
   const std::lock_guard lock(state_->mutex);
   State::Queue& queue = state_->queues.at(object_of(event));
-  const RecordedAct& recorded = *queue.acts.at(queue.next++);
+  const RecordedEvent& recorded = *queue.events.at(queue.next++);
   // What a runtime does not know at this moment, it does not say.
   const auto differs = [](std::int64_t now, std::int64_t then) { return now >= 0 && then >= 0 && now != then; };
   if (differs(event.version, recorded.version) || differs(event.batch, recorded.batch)) {
@@ -87,8 +87,8 @@ void Replayer::act(const std::string& role, Event& event, FunctionRef<void()> ac
 void Replayer::begin_segment(std::size_t index) {
   const std::lock_guard lock(state_->mutex);
   state_->queues.clear();
-  for (const RecordedAct& act : recording_.segments.at(index).acts) {
-    state_->queues[recording_.objects[act.object]].acts.push_back(&act);
+  for (const RecordedEvent& event : recording_.segments.at(index).events) {
+    state_->queues[recording_.objects[event.object]].events.push_back(&event);
   }
 }
 
@@ -97,7 +97,7 @@ void Replayer::end_segment() {
   for (const auto& [object, queue] : state_->queues) {
     if (queue.over()) continue;
     throw DataError(
-        fmt::format("the replay differs from the recording: nobody did '{}'", describe(recording_, *queue.acts[queue.next])));
+        fmt::format("the replay differs from the recording: nobody did '{}'", describe(recording_, *queue.events[queue.next])));
   }
 }
 

@@ -37,12 +37,12 @@ std::vector<Snapshot> read_weights(Context& me, const Replica& replica, const St
 
 std::vector<Snapshot> begin_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step) {
   std::vector<Snapshot> weights = read_weights(me, replica, stage);
-  replica.tie.step_begins(me, replica.store, {stage.first(), stage.last()}, weights, step);
+  replica.hooks.step_begins(me, replica.store, {stage.first(), stage.last()}, weights, step);
   return weights;
 }
 
 void end_step(Context& me, const Replica& replica, const Stage& stage, std::int64_t step) {
-  replica.tie.step_ends(me, replica.store, {stage.first(), stage.last()}, step);
+  replica.hooks.step_ends(me, replica.store, {stage.first(), stage.last()}, step);
 }
 
 Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const std::vector<Snapshot>& weights,
@@ -95,12 +95,12 @@ torch::Tensor backward_pass(Context& me, const Replica& replica, const Stage& st
     me.compute(ComputeKind::backward, batch, seconds, [&] { ready.gradients = stage.backward(pass, local, grad, wanted); });
     if (wanted == Wanted::input) continue;
     if (publish == Publish::block) {
-      replica.tie.gradient_ready(me, replica.store, std::move(ready));
+      replica.hooks.gradient_ready(me, replica.store, std::move(ready));
     } else {
       kept.push_back(std::move(ready));
     }
   }
-  for (BlockGradient& ready : kept) replica.tie.gradient_ready(me, replica.store, std::move(ready));
+  for (BlockGradient& ready : kept) replica.hooks.gradient_ready(me, replica.store, std::move(ready));
   return grad;
 }
 

@@ -23,7 +23,7 @@ class Mailbox {
   Mailbox(std::string channel, Neighbours* neighbours, const AwayWatch* away)
       : channel_(std::move(channel)), neighbours_(neighbours), away_(away) {}
 
-  /// Runs an action at its place in the order of acts on this end of the channel.
+  /// Runs an action at its place in the order of events at this end of the channel.
   using InOrder = FunctionRef<void(FunctionRef<void()>)>;
   /// Says that the calling role waits for `what`, until the returned scope ends; null: nobody wants to know.
   using Wait = FunctionRef<std::unique_ptr<Waiting::Scope>(const char* what, std::function<bool()> may_go_on)>;

@@ -235,13 +235,13 @@ class PipelineStage {
     me.compute(ComputeKind::update, work_.index, seconds, [] {});  // the time passes here, the arithmetic is the publications'
     for (int local = stage_.size() - 1; local >= 0; --local) {
       const auto at = static_cast<std::size_t>(local);
-      replica_.tie.gradient_ready(me, replica_.store,
-                                  {.block = stage_.first() + local,
-                                   .gradients = std::move(work_.sums[at]),
-                                   .clock_read = work_.weights[at].parameters->clock,
-                                   .step = work_.index,
-                                   .batch = work_.index,
-                                   .share = share_of_a_batch(replica_, work_.samples)});
+      replica_.hooks.gradient_ready(me, replica_.store,
+                                    {.block = stage_.first() + local,
+                                     .gradients = std::move(work_.sums[at]),
+                                     .clock_read = work_.weights[at].parameters->clock,
+                                     .step = work_.index,
+                                     .batch = work_.index,
+                                     .share = share_of_a_batch(replica_, work_.samples)});
     }
     end_step(me, replica_, stage_, work_.index);
   }

@@ -41,8 +41,9 @@ ReplayResult replay(const std::filesystem::path& run, const RuntimeChoice& runti
     executor->run(job.roles());
     replayer.end_segment();
   }
-  ReplayResult result{
-      .steps = segments.empty() ? 0 : segments.back().end, .acts = replayer.recording().acts(), .weights_digest = job.digest()};
+  ReplayResult result{.steps = segments.empty() ? 0 : segments.back().end,
+                      .events = replayer.recording().events(),
+                      .weights_digest = job.digest()};
   if (result.weights_digest != replayer.recording().weights_digest) {
     throw DataError("the replay differs from the recording: the weights at the end have digest " + result.weights_digest +
                     " instead of " + replayer.recording().weights_digest);

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "rubato/cluster/home.h"
+#include "rubato/cluster/coordinator.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/cost/profile.h"
@@ -45,7 +45,7 @@ std::int64_t step_among(int replicas, const Progress& saved) {
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
-  if (!plan_.hollow()) data_ = digest_of(*plan_.data);
+  if (!plan_.dry_run()) data_ = digest_of(*plan_.data);
   job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
   open_folder();
   meter_.write_to(metrics_.get());
@@ -56,7 +56,7 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
 
 std::unique_ptr<Execution> Trainer::make_execution() {
   if (plan_.processes) {
-    return make_home(plan_, *job_, meter_, [listener = listener_](const std::string& sentence) {
+    return make_coordinator(plan_, *job_, meter_, [listener = listener_](const std::string& sentence) {
       if (listener != nullptr) listener->note(sentence);
     });
   }
@@ -162,7 +162,7 @@ void Trainer::request_stop() {
 
 std::int64_t Trainer::segment_end(std::int64_t step) const {
   const auto next_multiple = [step](std::int64_t every) { return (step / every + 1) * every; };
-  if (plan_.hollow()) return plan_.total_steps;
+  if (plan_.dry_run()) return plan_.total_steps;
   std::int64_t end = std::min(plan_.total_steps, next_multiple(plan_.test_every));
   for (const std::int64_t every : {plan_.options.checkpoint_every, plan_.options.evaluate_every}) {
     if (every > 0) end = std::min(end, next_multiple(every));
@@ -213,8 +213,8 @@ bool Trainer::checkpoint_is_due(std::int64_t end) const {
 }
 
 void Trainer::test() {
-  if (plan_.hollow()) return;
-  progress_.test = evaluate(plan_.model, job_->answer(), plan_.data->test, plan_.stage);
+  if (plan_.dry_run()) return;
+  progress_.test = evaluate(plan_.model, job_->evaluation_weights(), plan_.data->test, plan_.stage);
   progress_.tested_step = progress_.step;
 }
 
@@ -248,7 +248,7 @@ void Trainer::finish_part() {
     epochs_begun_ = plan_.epochs_until(progress_.step);
     meter_.begin_epoch();
   }
-  if (plan_.hollow()) return;
+  if (plan_.dry_run()) return;
   test();
   if (!progress_.seconds_to_target && target_reached()) {
     progress_.seconds_to_target = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
@@ -288,7 +288,7 @@ bool Trainer::target_reached() const {
 }
 
 void Trainer::write_checkpoint() {
-  if (last_checkpoint_ == progress_.step || plan_.hollow()) return;
+  if (last_checkpoint_ == progress_.step || plan_.dry_run()) return;
   if (!job_->finite()) {
     throw DivergedError(
         fmt::format("training diverged: a weight is not finite after batch {}; try a smaller --lr, "
@@ -297,7 +297,8 @@ void Trainer::write_checkpoint() {
   }
   progress_.meter = meter_.state(execution_->now());
   progress_.metrics_bytes = metrics_->bytes();
-  CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config(), plan_.data->train.vocabulary);
+  CheckpointFolder(folder_ / "checkpoint")
+      .write(progress_, job_->evaluation_weights(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;
 }
 
@@ -347,7 +348,7 @@ std::string Trainer::summary() const {
     json["test_loss"] = progress_.test->loss;
     json["test_accuracy"] = progress_.test->accuracy;
   }
-  if (!plan_.hollow()) {
+  if (!plan_.dry_run()) {
     json["last_train_loss"] = nullptr;
     if (reading.steps > 0) {
       json["train_loss"] = reading.epoch_loss;

@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 
 namespace rubato {
 

@@ -79,7 +79,7 @@ inline nlohmann::json json_of(const std::filesystem::path& file) {
   return nlohmann::json::parse(content_of(file), nullptr, false);
 }
 
-/// The process of `rank` (-1: the home) as job.json names it; 0: none.
+/// The process of `rank` (-1: the coordinator) as job.json names it; 0: none.
 inline pid_t process_of(const std::filesystem::path& run, int rank) {
   const nlohmann::json job = json_of(run / "job.json");
   if (!job.is_object()) return 0;

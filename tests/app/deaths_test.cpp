@@ -68,7 +68,7 @@ class Deaths : public ::testing::Test {
   std::filesystem::path data;
 };
 
-/// The short form of the soak: ten kills of workers, home and launcher.
+/// The short form of the soak: ten kills of workers, coordinator and launcher.
 TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
   const Words flags = {"--coupling", "async-easgd", "--steps", "30000", "--evaluate-every", "-1", "--checkpoint-every", "2000"};
   auto launcher = std::make_unique<Background>(launch(3, flags), folder.path() / "log");
@@ -101,7 +101,7 @@ TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
   EXPECT_EQ(summary("steps"), "30000");
   EXPECT_GT(std::stod(summary("test_accuracy")), 60);
   EXPECT_LT(longest, 2.0);
-  EXPECT_GE(status()["deaths"], 3) << "later homes know what earlier ones have counted";
+  EXPECT_GE(status()["deaths"], 3) << "later coordinators know what earlier ones have counted";
 }
 
 TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
@@ -169,7 +169,7 @@ TEST_F(Deaths, a_signal_at_any_moment_ends_the_job) {
 }
 
 /// Replicas that average without a centre: who comes back begins with the weights of another.
-TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_home) {
+TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_coordinator) {
   Background launcher(launch(3, {"--coupling", "lap", "--steps", "6000", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
                       folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
@@ -183,14 +183,14 @@ TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_home) {
 TEST_F(Deaths, a_signal_ends_a_job_whose_workers_have_not_come) {
   Words words = train({"--coupling", "allreduce", "--replicas", "2"});
   for (const auto& [name, value] :
-       {std::pair{"RUBATO_ROLE", "home"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29872"}}) {
+       {std::pair{"RUBATO_ROLE", "coordinator"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "29872"}}) {
     setenv(name, value, 1);
   }
-  Background home(words, folder.path() / "log");
+  Background coordinator(words, folder.path() / "log");
   for (const char* name : {"RUBATO_ROLE", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) unsetenv(name);
   ASSERT_TRUE(eventually([&] { return status().is_object(); })) << log();
-  home.end(SIGTERM);
-  EXPECT_EQ(home.wait(30s), 130) << log();  // well before --patience
+  coordinator.end(SIGTERM);
+  EXPECT_EQ(coordinator.wait(30s), 130) << log();  // well before --patience
 }
 
 TEST_F(Deaths, the_policy_stop_ends_the_job_with_a_sentence) {

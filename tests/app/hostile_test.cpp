@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 constexpr int wanted_connections = 1000;
 constexpr int first_steps = 6000, most_attempts = 5;
 
-/// Connections to the home of a running job, from several threads, from the moment it can be reached until `end`.
+/// Connections to the coordinator of a running job, from several threads, from the moment it can be reached until `end`.
 class Attack {
  public:
   explicit Attack(fs::path run) : run_(std::move(run)), reading_([this] { begin(); }) {}
@@ -55,7 +55,7 @@ class Attack {
   int port() const { return std::stoi(endpoint_.substr(endpoint_.rfind(':') + 1)); }
   static void pause(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
 
-  /// A home that cannot be reached has ended or is about to.
+  /// A coordinator that cannot be reached has ended or is about to.
   void count(bool connected) {
     if (connected) {
       ++made_;

@@ -111,12 +111,12 @@ TEST_F(Hosts, a_worker_with_other_keys_is_kept_out) {
     for (const auto& [variable, value] : variables) unsetenv(variable.c_str());
     return process;
   };
-  const auto home = start("home", "home", "0", "right"), stranger = start("stranger", "worker", "1", "wrong"),
-             worker = start("worker", "worker", "0", "right");
+  const auto coordinator = start("coordinator", "coordinator", "0", "right"),
+             stranger = start("stranger", "worker", "1", "wrong"), worker = start("worker", "worker", "0", "right");
   EXPECT_EQ(stranger->wait(std::chrono::seconds(60)), 3);
   EXPECT_THAT(content_of(folder.path() / "stranger"), ::testing::HasSubstr("the same key file"));
   EXPECT_EQ(worker->wait(std::chrono::seconds(90)), 0) << content_of(folder.path() / "worker");
-  EXPECT_EQ(home->wait(std::chrono::seconds(90)), 0) << content_of(folder.path() / "home");
+  EXPECT_EQ(coordinator->wait(std::chrono::seconds(90)), 0) << content_of(folder.path() / "coordinator");
   const nlohmann::json status = json_of(folder.path() / "run/status.json");
   EXPECT_EQ(status["workers"][0]["state"], "finished");
   EXPECT_EQ(status["workers"][1]["state"], "missing");

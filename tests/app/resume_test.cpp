@@ -61,7 +61,8 @@ class GoesOn : public ::testing::Test {
   fs::path data;
 };
 
-/// A home keeps the centre of such a job, not its replicas: they begin with the centre's weights, not with the initial ones.
+/// A coordinator keeps the centre of such a job, not its replicas: they begin with the centre's weights, not with the initial
+/// ones.
 TEST_F(GoesOn, a_launched_job_with_a_centre_in_one_process) {
   const Words flags = {"--coupling", "downpour", "--period", "1", "--momentum", "0"};
   const auto epochs = [&](const char* number) {
@@ -210,13 +211,14 @@ TEST_F(Fails, every_worker_of_a_job_whose_disk_is_full_from_the_start) {
     second.emplace(words, folder.path() / "second");
   }
   const Variables rank(std::map<std::string, std::string>{{"RANK", "0"}});
-  const Outcome first = rubato_command(words, {.file_size_limit = 20000});  // the home's as well, less than the weights need
+  const Outcome first =
+      rubato_command(words, {.file_size_limit = 20000});  // the coordinator's as well, less than the weights need
   EXPECT_EQ(first.exit_code, 3) << first.err;
   EXPECT_THAT(first.err, HasSubstr("cannot write"));
   EXPECT_EQ(second->wait(20s), 3) << content_of(folder.path() / "second");
 }
 
-TEST_F(Fails, a_worker_without_a_home_ends_at_the_first_signal) {
+TEST_F(Fails, a_worker_without_a_coordinator_ends_at_the_first_signal) {
   const Variables variables({{"RANK", "1"},
                              {"WORLD_SIZE", "2"},
                              {"MASTER_ADDR", "127.0.0.1"},

@@ -35,10 +35,10 @@ TEST_F(Simulate, time_only_takes_the_time_of_the_real_thing) {
       "12",         "--block-costs", "1ms:2ms",    "--straggler", "1:random:3ms", "--evaluate-every", "1000"};
   ASSERT_EQ(simulate(cluster).exit_code, 0);
   const std::string real = content_of(run / "summary.json");
-  run = folder.path() / "hollow";
-  std::vector<std::string> hollow = cluster;
-  hollow.push_back("--no-compute");
-  const Outcome outcome = simulate(hollow);
+  run = folder.path() / "dry_run";
+  std::vector<std::string> dry_run = cluster;
+  dry_run.push_back("--no-compute");
+  const Outcome outcome = simulate(dry_run);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   const std::string timed = content_of(run / "summary.json");
   EXPECT_EQ(json_value(timed, "test_accuracy"), "null");

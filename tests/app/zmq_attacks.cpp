@@ -48,7 +48,7 @@ Frame hello(Greeting greeting) {
 }
 
 Frame with_tensor(std::vector<std::int64_t> sizes, const std::string& bytes) {
-  Frame frame{.kind = FrameKind::message, .about = "visits"};
+  Frame frame{.kind = FrameKind::message, .about = "requests"};
   frame.content.numbers = {0};
   frame.content.tensors = {{6, std::move(sizes), blob_of(bytes)}};
   return frame;
@@ -106,7 +106,7 @@ Speech hostile_speech(int number) {
     case 11:  // a larger head than is taken
       return {std::string((1 << 22) + 1, 'x')};
     case 12:
-      return parts({.kind = static_cast<FrameKind>(11 + dice.below(50)), .about = "visits"});
+      return parts({.kind = static_cast<FrameKind>(11 + dice.below(50)), .about = "requests"});
     default:
       return mutated(dice);
   }

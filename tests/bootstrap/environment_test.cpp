@@ -70,10 +70,10 @@ TEST(Environment, reads_our_launcher) {
   EXPECT_EQ(place(worker)->rank, 3);
 }
 
-TEST(Environment, makes_the_home_rank_minus_one_whatever_rank_says) {
-  EXPECT_EQ(place(with(torchrun, {{"RUBATO_ROLE", "home"}, {"RANK", "-1"}}))->rank, -1);
-  EXPECT_EQ(place(with(torchrun, {{"RUBATO_ROLE", "home"}, {"RANK", "0"}}))->rank, -1);
-  EXPECT_EQ(place(with(slurm, {{"RUBATO_ROLE", "home"}}))->rank, -1);
+TEST(Environment, makes_the_coordinator_rank_minus_one_whatever_rank_says) {
+  EXPECT_EQ(place(with(torchrun, {{"RUBATO_ROLE", "coordinator"}, {"RANK", "-1"}}))->rank, -1);
+  EXPECT_EQ(place(with(torchrun, {{"RUBATO_ROLE", "coordinator"}, {"RANK", "0"}}))->rank, -1);
+  EXPECT_EQ(place(with(slurm, {{"RUBATO_ROLE", "coordinator"}}))->rank, -1);
 }
 
 TEST(Environment, reads_slurm) {
@@ -97,7 +97,7 @@ TEST(Environment, finds_the_first_host_of_a_node_list) {
   }
 }
 
-TEST(Environment, prefers_a_named_home_to_slurms_hosts) {
+TEST(Environment, prefers_a_named_coordinator_to_slurms_hosts) {
   const ProcessPlace read = *place(with(slurm, {{"MASTER_ADDR", "10.0.0.1"}, {"MASTER_PORT", "4000"}}));
   EXPECT_EQ(read.address, "10.0.0.1");
   EXPECT_EQ(read.port, 4000);
@@ -136,7 +136,7 @@ TEST(Environment, refuses_what_is_incomplete) {
     variables.erase(name);
     EXPECT_NE(refusal(variables).find(name), std::string::npos) << name;
   }
-  EXPECT_NE(refusal({{"RUBATO_ROLE", "home"}}).find("WORLD_SIZE"), std::string::npos);
+  EXPECT_NE(refusal({{"RUBATO_ROLE", "coordinator"}}).find("WORLD_SIZE"), std::string::npos);
 }
 
 TEST(Environment, needs_no_endpoint_for_a_single_worker) {

@@ -55,7 +55,7 @@ class Questions {
 };
 
 /// Members of one process meet here.
-class Board final : public MeetingPlace {
+class Board final : public Rendezvous {
  public:
   void put(const std::string& key, const std::string& value) override {
     const std::lock_guard lock(mutex_);
@@ -75,9 +75,9 @@ class Board final : public MeetingPlace {
 };
 
 /// The way to a board that is barred at first: nobody is found there. Or broken: nobody can even ask.
-class Detour final : public MeetingPlace {
+class Detour final : public Rendezvous {
  public:
-  explicit Detour(std::shared_ptr<MeetingPlace> board, bool broken = false) : board_(std::move(board)), broken_(broken) {}
+  explicit Detour(std::shared_ptr<Rendezvous> board, bool broken = false) : board_(std::move(board)), broken_(broken) {}
   void put(const std::string& key, const std::string& value) override {
     if (open_) return board_->put(key, value);
     if (!came_.exchange(true)) somebody_came_.set_value();
@@ -94,7 +94,7 @@ class Detour final : public MeetingPlace {
   void open() { open_ = true; }
 
  private:
-  const std::shared_ptr<MeetingPlace> board_;
+  const std::shared_ptr<Rendezvous> board_;
   const bool broken_;
   std::atomic<bool> open_{false}, came_{false};
   std::promise<void> somebody_came_;
@@ -102,9 +102,9 @@ class Detour final : public MeetingPlace {
 
 class CollectivesTest : public ::testing::Test {
  protected:
-  std::unique_ptr<Collectives> member(int replica, const Members& members, std::int64_t generation = 1) {
+  std::unique_ptr<Collectives> member(int replica, const Members& members, std::int64_t group_version = 1) {
     auto one = std::make_unique<Collectives>("127.0.0.1", board_);
-    one->meet(0, generation, members, replica, 0);
+    one->meet(0, group_version, members, replica, 0);
     return one;
   }
   std::future<Sum> sums(Collectives& member, double value, int number = -1) {
@@ -203,7 +203,7 @@ TEST_F(CollectivesTest, who_has_not_finished_a_sum_takes_it_from_who_has) {
   const SumQuestion question = questions.first();
   EXPECT_EQ(question.group, "weights");
   EXPECT_EQ(question.number, 0);
-  EXPECT_EQ(question.generation, 2);
+  EXPECT_EQ(question.group_version, 2);
   b.answer(2, question, nullptr);  // no member any more: its answer counts for nothing
   EXPECT_EQ(late.wait_for(200ms), std::future_status::timeout);
   ASSERT_NE(a->finished(question), nullptr);
@@ -231,7 +231,7 @@ TEST_F(CollectivesTest, an_answer_to_an_older_question_is_dropped) {
   a.set_members(2, {0, 1});
   const SumQuestion question = questions.first();
   SumQuestion older = question;
-  older.generation = 1;
+  older.group_version = 1;
   a.answer(1, older, part_of(1000));
   EXPECT_EQ(x.wait_for(200ms), std::future_status::timeout);
   a.answer(1, question, nullptr);
@@ -249,8 +249,8 @@ TEST_F(CollectivesTest, complains_when_connections_fail_and_meets_again) {
   const auto b = member(1, {0, 1});
   std::promise<std::int64_t> complaint;
   std::atomic<bool> complained{false};
-  a.complain_with([&](std::int64_t generation) {
-    if (!complained.exchange(true)) complaint.set_value(generation);
+  a.complain_with([&](std::int64_t group_version) {
+    if (!complained.exchange(true)) complaint.set_value(group_version);
   });
   answer_from(a, 1, *b);
   answer_from(*b, 0, a);

@@ -63,12 +63,12 @@ TEST_F(Clocks, a_momentum_centre_learns_to_the_end_of_a_cosine) {
            {.coupling = {.name = "mdownpour", .replicas = 4}, .store = nesterov(0.01, {.schedule = "cosine", .total = steps})},
            batches_of(8));
   run.go(0, steps / 2);
-  const std::string half = run.job->coupling().answer().digest();
+  const std::string half = run.job->coupling().evaluation_weights().digest();
   run.go(steps / 2, steps - 2);
-  const std::string late = run.job->coupling().answer().digest();
+  const std::string late = run.job->coupling().evaluation_weights().digest();
   run.go(steps - 2, steps);
   EXPECT_NE(half, late);
-  EXPECT_NE(late, run.job->coupling().answer().digest()) << "the rate is above 0 before the last step";
+  EXPECT_NE(late, run.job->coupling().evaluation_weights().digest()) << "the rate is above 0 before the last step";
 }
 
 TEST_F(Clocks, staleness_at_a_centre_counts_what_others_did_meanwhile) {
@@ -151,13 +151,13 @@ TEST_F(Clocks, a_mean_of_replicas_with_nesterov_momentum_is_of_their_iterates) {
              batches_of(8));
     run.go(0, steps);
     Bystander me;
-    WeightStore& answer = run.job->coupling().answer();
-    for (int block = 0; block < answer.block_count(); ++block) {
+    WeightStore& weights = run.job->coupling().evaluation_weights();
+    for (int block = 0; block < weights.block_count(); ++block) {
       const auto first = run.job->store(0).iterate(me, block), second = run.job->store(1).iterate(me, block);
       const auto published = run.job->store(0).read(me, block).parameters;
       for (std::size_t i = 0; i < first->tensors.size(); ++i) {
         EXPECT_FALSE(torch::equal(first->tensors[i], published->tensors[i]));
-        EXPECT_TRUE(torch::allclose(answer.read(me, block).parameters->tensors[i], (first->tensors[i] + second->tensors[i]) / 2,
+        EXPECT_TRUE(torch::allclose(weights.read(me, block).parameters->tensors[i], (first->tensors[i] + second->tensors[i]) / 2,
                                     1e-6, 1e-7))
             << coupling;
       }

@@ -40,15 +40,15 @@ struct Story {
 };
 
 /// One host is late at random, messages take time and get lost.
-Story run(const Pair& pair, std::uint64_t seed, bool hollow) {
+Story run(const Pair& pair, std::uint64_t seed, bool dry_run) {
   ScheduleOptions schedule{.name = pair.first, .dni = {.learning_rate = 0.01, .labels = true, .classes = 10}};
   if (find_schedule(pair.first).uses_cuts) schedule.cuts = {1, 2};
   StoreOptions store = test::sgd(0.05, 0.5, 0);
   store.optimizer.nesterov = find_coupling(pair.second).look_ahead;
   StageOptions stage;
   const Model model = test::small_model("mlp");
-  if (hollow) {
-    stage.hollow = std::make_shared<const ActivationShapes>(activation_shapes(model, torch::zeros({2, 1, 8, 8})));
+  if (dry_run) {
+    stage.dry_run = std::make_shared<const ActivationShapes>(activation_shapes(model, torch::zeros({2, 1, 8, 8})));
     stage.device = store.device = torch::kMeta;
   }
   test::Herd herd(model,
@@ -56,7 +56,7 @@ Story run(const Pair& pair, std::uint64_t seed, bool hollow) {
                    .coupling = {.name = pair.second, .replicas = pair.second == "none" ? 1 : 2, .period = 3, .moving_rate = 0.15},
                    .store = store,
                    .stage = stage,
-                   .hollow = hollow,
+                   .dry_run = dry_run,
                    .costs = std::vector<BlockCost>(3, BlockCost{1e-3, 2e-3, 1e-4})});
   Trace trace;
   const SimulatedPlatform platform{.hosts = 4,
@@ -88,7 +88,7 @@ TEST_P(RepeatableTest, same_seed_same_story_and_another_seed_another) {
 }
 
 TEST_P(RepeatableTest, nothing_computed_takes_the_same_time) {
-  const auto times = [&](bool hollow) { return test::in_fresh_process([&] { return run(GetParam(), 1, hollow).times; }); };
+  const auto times = [&](bool dry_run) { return test::in_fresh_process([&] { return run(GetParam(), 1, dry_run).times; }); };
   const std::string real = times(false);
   EXPECT_GT(std::stod(real), 0.05);
   EXPECT_EQ(times(true), real);

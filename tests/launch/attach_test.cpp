@@ -11,7 +11,7 @@ class Attach : public LaunchTest {
   /// All processes run; then their launcher does no more.
   void lose_launcher() {
     begin();
-    for (const char* me : {"home.-1.0", "worker.0.0", "worker.1.0"}) ASSERT_GT(pid_of(me), 0) << me;
+    for (const char* me : {"coordinator.-1.0", "worker.0.0", "worker.1.0"}) ASSERT_GT(pid_of(me), 0) << me;
     ASSERT_TRUE(eventually([&] { return record(2).pid == pid_of("worker.1.0"); }));
     signal_launcher(SIGKILL);
     ASSERT_EQ(end(), -SIGKILL);
@@ -32,9 +32,9 @@ constexpr const char* end_as_told = "await over; echo \"{\\\"status\\\": \\\"$(c
 TEST_F(Attach, goes_on_with_processes_that_outlived_their_launcher) {
   script(end_as_told, "if [ $RUBATO_INCARNATION = 1 ]; then touch again; fi; await run/summary.json");
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
-  for (const char* me : {"home.-1.0", "worker.0.0", "worker.1.0"}) EXPECT_TRUE(lives(me)) << me;
+  for (const char* me : {"coordinator.-1.0", "worker.0.0", "worker.1.0"}) EXPECT_TRUE(lives(me)) << me;
   begin_again();
-  ASSERT_TRUE(said("home still runs") && said("worker-1 still runs"));
+  ASSERT_TRUE(said("coordinator still runs") && said("worker-1 still runs"));
   kill_process("worker.1.0");
   ASSERT_TRUE(appears("again"));
   EXPECT_EQ(text("pid.worker.1.1").empty(), false);
@@ -50,7 +50,7 @@ TEST_F(Attach, is_possible_after_the_processes_printed_into_the_void) {
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
   touch("speak");
   EXPECT_TRUE(appears("spoke"));
-  EXPECT_TRUE(lives("home.-1.0")) << "the closed pipe ended it";
+  EXPECT_TRUE(lives("coordinator.-1.0")) << "the closed pipe ended it";
   touch("over");
 }
 
@@ -60,16 +60,16 @@ TEST_F(Attach, passes_signals_to_processes_of_the_earlier_launcher) {
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
   ASSERT_TRUE(appears("ready"));
   begin_again();
-  ASSERT_TRUE(said("home still runs"));
+  ASSERT_TRUE(said("coordinator still runs"));
   signal_launcher(SIGTERM);
   EXPECT_EQ(end(), 130);
 }
 
 TEST_F(Attach, starts_again_what_ended_while_nobody_watched) {
-  script("[ $RUBATO_INCARNATION = 1 ] && exit 8; await never", "await pid.home.-1.1");
+  script("[ $RUBATO_INCARNATION = 1 ] && exit 8; await never", "await pid.coordinator.-1.1");
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
-  kill_process("home.-1.0");
-  ASSERT_TRUE(eventually([&] { return !lives("home.-1.0"); }));
+  kill_process("coordinator.-1.0");
+  ASSERT_TRUE(eventually([&] { return !lives("coordinator.-1.0"); }));
   begin_again();
   EXPECT_EQ(end(), 8);
 }
@@ -79,23 +79,23 @@ TEST_F(Attach, knows_a_job_that_ended_while_nobody_watched) {
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
   std::ofstream(file("draft")) << "diverged";
   std::filesystem::rename(file("draft"), file("over"));
-  for (const char* me : {"home.-1.0", "worker.0.0", "worker.1.0"}) {
+  for (const char* me : {"coordinator.-1.0", "worker.0.0", "worker.1.0"}) {
     ASSERT_TRUE(eventually([&] { return !lives(me); })) << me;
   }
   begin_again();
   EXPECT_EQ(end(), 4);
-  EXPECT_FALSE(exists("pid.home.-1.1") || exists("pid.worker.0.1"));
+  EXPECT_FALSE(exists("pid.coordinator.-1.1") || exists("pid.worker.0.1"));
 }
 
 TEST_F(Attach, takes_no_stranger_for_a_process_of_the_job) {
-  script("[ $RUBATO_INCARNATION = 1 ] && exit 0; await never", "await pid.home.-1.1");
+  script("[ $RUBATO_INCARNATION = 1 ] && exit 0; await never", "await pid.coordinator.-1.1");
   ASSERT_NO_FATAL_FAILURE(lose_launcher());
   JobRecord job = read_job(run());
   job.processes[0].start_time += 1;  // the number belongs to another process by now
   write_job(run(), job);
   begin_again();
   EXPECT_EQ(end(), 0);
-  EXPECT_TRUE(lives("home.-1.0")) << "a process of somebody else was ended";
+  EXPECT_TRUE(lives("coordinator.-1.0")) << "a process of somebody else was ended";
 }
 
 TEST_F(Attach, is_refused_while_another_launcher_watches) {

@@ -27,7 +27,7 @@ JobRecord some_job() {
                 .arguments = {"train", "--model", "it's \"new\""},
                 .folder = "/home/me",
                 .ssh = "ssh -p 22"};
-  job.processes = {{.name = "home", .rank = -1, .host = "localhost", .pid = 13, .start_time = 346, .started = 1.5},
+  job.processes = {{.name = "coordinator", .rank = -1, .host = "localhost", .pid = 13, .start_time = 346, .started = 1.5},
                    {.name = "worker-0", .rank = 0, .host = "far", .pid = 14, .incarnation = 2, .exited = Ending{.signal = 9}},
                    {.name = "worker-1", .rank = 1, .host = "far", .exited = Ending{.code = 3}},
                    {.name = "worker-2", .rank = 2, .host = "localhost", .exited = Ending{}}};
@@ -119,23 +119,23 @@ TEST(ProcessCommand, quotes_for_the_shell) {
 }
 
 TEST(ProcessCommand, replaces_what_the_environment_said) {
-  const Command home =
+  const Command coordinator =
       command_of(some_job(), 0, "runs/a", {"RANK=7", "PATH=/bin", "TORCHELASTIC_RUN_ID=1", "RUBATO_ROLE=worker"});
   const auto has = [&](const std::string& entry) {
-    return std::count(home.environment.begin(), home.environment.end(), entry) == 1;
+    return std::count(coordinator.environment.begin(), coordinator.environment.end(), entry) == 1;
   };
   EXPECT_TRUE(has("RANK=-1"));
-  EXPECT_TRUE(has("RUBATO_ROLE=home"));
+  EXPECT_TRUE(has("RUBATO_ROLE=coordinator"));
   EXPECT_TRUE(has("PATH=/bin"));
   EXPECT_TRUE(has("RUBATO_KEYS=/home/me/runs/a/keys"));
   EXPECT_FALSE(has("RANK=7"));
   EXPECT_FALSE(has("RUBATO_ROLE=worker"));
   EXPECT_FALSE(has("TORCHELASTIC_RUN_ID=1"));
-  EXPECT_EQ(home.input, "");
-  EXPECT_EQ(home.arguments, (std::vector<std::string>{"/bin/rubato", "train", "--model", "it's \"new\""}));
+  EXPECT_EQ(coordinator.input, "");
+  EXPECT_EQ(coordinator.arguments, (std::vector<std::string>{"/bin/rubato", "train", "--model", "it's \"new\""}));
 }
 
-/// The home evaluates on all processors beside its workers.
+/// The coordinator evaluates on all processors beside its workers.
 TEST(ProcessCommand, lets_waiting_threads_sleep_unless_told_otherwise) {
   const auto policy = [](const std::vector<std::string>& inherited) {
     std::vector<std::string> found;

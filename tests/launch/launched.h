@@ -61,16 +61,16 @@ class LaunchTest : public ::testing::Test {
   }
   void touch(const std::string& name) const { std::ofstream(file(name)) << ""; }
 
-  /// `home` and `worker`: commands of a shell in the test's folder; `await FILE` waits for a file, `me` is a name for the process
-  /// that no other has, `pid.$me` holds its number.
-  void script(const std::string& home, const std::string& worker) const {
+  /// `coordinator` and `worker`: commands of a shell in the test's folder; `await FILE` waits for a file, `me` is a name for the
+  /// process that no other has, `pid.$me` holds its number.
+  void script(const std::string& coordinator, const std::string& worker) const {
     program("script", "cd '" + folder().string() +
                           "'\n"
                           "await() { while [ ! -e \"$1\" ]; do sleep 0.01; done; }\n"
                           "me=$RUBATO_ROLE.$RANK.$RUBATO_INCARNATION\n"
                           "echo $$ > draft.$me && mv draft.$me pid.$me\n"
-                          "if [ $RUBATO_ROLE = home ]; then\n:\n" +
-                          home + "\nelse\n:\n" + worker + "\nfi\n");
+                          "if [ $RUBATO_ROLE = coordinator ]; then\n:\n" +
+                          coordinator + "\nelse\n:\n" + worker + "\nfi\n");
   }
   void program(const std::string& name, const std::string& body) const {
     std::ofstream(file(name)) << "#!/bin/sh\n" + body;

@@ -13,11 +13,11 @@ using Launcher = LaunchTest;
 using Lines = std::set<std::string>;
 
 TEST_F(Launcher, gives_each_process_its_place) {
-  script("env > env.home; echo \"$*\" > arguments; read line || touch no-input", "env > env.$RANK");
+  script("env > env.coordinator; echo \"$*\" > arguments; read line || touch no-input", "env > env.$RANK");
   ASSERT_EQ(run_to_end(), 0) << text("err");
   const JobRecord job = read_job(run());
   for (const auto& [name, rank, role] :
-       {std::tuple{"env.home", "-1", "home"}, {"env.0", "0", "worker"}, {"env.1", "1", "worker"}}) {
+       {std::tuple{"env.coordinator", "-1", "coordinator"}, {"env.0", "0", "worker"}, {"env.1", "1", "worker"}}) {
     const Lines environment = lines(name);
     for (const std::string& expected :
          {std::string("RANK=") + rank, std::string("RUBATO_ROLE=") + role, std::string("WORLD_SIZE=2"),
@@ -36,8 +36,8 @@ TEST_F(Launcher, gives_each_process_its_place) {
 TEST_F(Launcher, begins_each_line_with_the_name_of_its_process) {
   script("printf 'one\\ntwo'; echo wrong >&2", "echo at work; echo bad >&2");
   ASSERT_EQ(run_to_end(), 0);
-  EXPECT_EQ(lines("out"), (Lines{"[home] one", "[home] two", "[worker-0] at work", "[worker-1] at work"}));
-  EXPECT_EQ(lines("err"), (Lines{"[home] wrong", "[worker-0] bad", "[worker-1] bad"}));
+  EXPECT_EQ(lines("out"), (Lines{"[coordinator] one", "[coordinator] two", "[worker-0] at work", "[worker-1] at work"}));
+  EXPECT_EQ(lines("err"), (Lines{"[coordinator] wrong", "[worker-0] bad", "[worker-1] bad"}));
 }
 
 TEST_F(Launcher, passes_on_what_is_longer_than_a_pipe) {
@@ -45,10 +45,10 @@ TEST_F(Launcher, passes_on_what_is_longer_than_a_pipe) {
   ASSERT_EQ(run_to_end(), 0);
   const Lines out = lines("out");
   EXPECT_EQ(out.size(), 3000u);
-  EXPECT_TRUE(out.contains("[home] 2999 0123456789012345678901234567890123456789"));
+  EXPECT_TRUE(out.contains("[coordinator] 2999 0123456789012345678901234567890123456789"));
 }
 
-TEST_F(Launcher, prints_the_home_alone_when_quiet) {
+TEST_F(Launcher, prints_the_coordinator_alone_when_quiet) {
   options.quiet = true;
   script("echo loss 1; echo note >&2", "echo at work; echo bad >&2");
   ASSERT_EQ(run_to_end(), 0);
@@ -56,7 +56,7 @@ TEST_F(Launcher, prints_the_home_alone_when_quiet) {
   EXPECT_EQ(lines("err"), (Lines{"note", "[worker-0] bad", "[worker-1] bad"}));
 }
 
-TEST_F(Launcher, returns_the_homes_exit_code_and_leaves_ended_processes_alone) {
+TEST_F(Launcher, returns_the_coordinators_exit_code_and_leaves_ended_processes_alone) {
   script("await ended.0; await ended.1; exit 7", "touch ended.$RANK; exit 3");
   EXPECT_EQ(run_to_end(), 7);
   EXPECT_FALSE(exists("pid.worker.0.1"));
@@ -69,13 +69,13 @@ TEST_F(Launcher, starts_again_what_a_signal_ended) {
   EXPECT_EQ(run_to_end(), 0);
   EXPECT_TRUE(exists("pid.worker.1.1"));
   EXPECT_FALSE(exists("pid.worker.0.1"));
-  EXPECT_FALSE(exists("pid.home.-1.1"));
+  EXPECT_FALSE(exists("pid.coordinator.-1.1"));
   EXPECT_EQ(record(2).incarnation, 1);
   EXPECT_NE(text("err").find("worker-1 ended (signal 9)"), std::string::npos);
 }
 
-TEST_F(Launcher, starts_the_home_again) {
-  script("[ $RUBATO_INCARNATION = 2 ] || kill -9 $$; exit 5", "await pid.home.-1.2");
+TEST_F(Launcher, starts_the_coordinator_again) {
+  script("[ $RUBATO_INCARNATION = 2 ] || kill -9 $$; exit 5", "await pid.coordinator.-1.2");
   EXPECT_EQ(run_to_end(), 5);
 }
 
@@ -84,16 +84,16 @@ TEST_F(Launcher, starts_again_what_asks_for_it) {
   EXPECT_EQ(run_to_end(), 0);
 }
 
-TEST_F(Launcher, gives_up_a_home_that_dies_again_and_again) {
+TEST_F(Launcher, gives_up_a_coordinator_that_dies_again_and_again) {
   options.restarts = 1;
-  script("kill -9 $$", "await pid.home.-1.1");
+  script("kill -9 $$", "await pid.coordinator.-1.1");
   EXPECT_EQ(run_to_end(), 3);
-  EXPECT_FALSE(exists("pid.home.-1.2"));
+  EXPECT_FALSE(exists("pid.coordinator.-1.2"));
   EXPECT_EQ(record(0).exited, Ending{.signal = 9});
-  EXPECT_NE(text("err").find("lost its home"), std::string::npos);
+  EXPECT_NE(text("err").find("lost its coordinator"), std::string::npos);
 }
 
-TEST_F(Launcher, tells_the_home_which_workers_are_gone_for_good) {
+TEST_F(Launcher, tells_the_coordinator_which_workers_are_gone_for_good) {
   options.restarts = 0;
   script("while ! grep -q 'signal 9' run/job.json; do sleep 0.01; done; exit 6", "[ $RANK = 1 ] || exit 0; kill -9 $$");
   EXPECT_EQ(run_to_end(), 6);
@@ -104,10 +104,10 @@ TEST_F(Launcher, tells_the_home_which_workers_are_gone_for_good) {
 
 constexpr const char* until_told = "trap 'touch told.$me; exit 130' TERM; touch ready.$me; await never";
 
-TEST_F(Launcher, passes_the_first_signal_to_the_home_alone) {
-  script(until_told, "await told.home.-1.0; touch spared.$RANK");
+TEST_F(Launcher, passes_the_first_signal_to_the_coordinator_alone) {
+  script(until_told, "await told.coordinator.-1.0; touch spared.$RANK");
   begin();
-  ASSERT_TRUE(appears("ready.home.-1.0"));
+  ASSERT_TRUE(appears("ready.coordinator.-1.0"));
   ASSERT_GT(pid_of("worker.1.0"), 0);
   signal_launcher(SIGINT);
   EXPECT_EQ(end(), 130);
@@ -117,16 +117,16 @@ TEST_F(Launcher, passes_the_first_signal_to_the_home_alone) {
 TEST_F(Launcher, passes_the_second_signal_to_all_and_kills_at_the_third) {
   script("trap 'touch told.$me' TERM; touch ready.$me; await never", until_told);
   begin();
-  ASSERT_TRUE(appears("ready.home.-1.0") && appears("ready.worker.0.0") && appears("ready.worker.1.0"));
+  ASSERT_TRUE(appears("ready.coordinator.-1.0") && appears("ready.worker.0.0") && appears("ready.worker.1.0"));
   signal_launcher(SIGTERM);
-  ASSERT_TRUE(appears("told.home.-1.0"));
+  ASSERT_TRUE(appears("told.coordinator.-1.0"));
   EXPECT_FALSE(exists("told.worker.0.0"));
   signal_launcher(SIGTERM);
   ASSERT_TRUE(appears("told.worker.0.0") && appears("told.worker.1.0"));
-  EXPECT_TRUE(lives("home.-1.0"));
+  EXPECT_TRUE(lives("coordinator.-1.0"));
   signal_launcher(SIGTERM);
   EXPECT_EQ(end(), 130);
-  EXPECT_FALSE(exists("pid.home.-1.1")) << "started again although the job was to end";
+  EXPECT_FALSE(exists("pid.coordinator.-1.1")) << "started again although the job was to end";
 }
 
 TEST_F(Launcher, starts_nothing_again_once_the_job_is_to_end) {
@@ -138,19 +138,20 @@ TEST_F(Launcher, starts_nothing_again_once_the_job_is_to_end) {
   EXPECT_EQ(end(), 130);
 }
 
-/// The home and one worker.
+/// The coordinator and one worker.
 JobRecord small_job(const LaunchOptions& options) {
   JobRecord job{.listen = "127.0.0.1", .port = 1, .command = options.command, .arguments = options.arguments, .folder = "/"};
-  job.processes = {{.name = "home", .rank = -1, .host = "localhost"}, {.name = "worker-0", .rank = 0, .host = "localhost"}};
+  job.processes = {{.name = "coordinator", .rank = -1, .host = "localhost"},
+                   {.name = "worker-0", .rank = 0, .host = "localhost"}};
   return job;
 }
 
-TEST_F(Launcher, ends_workers_that_outlive_the_home) {
+TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
   script("await ready.worker.0.0; exit 4", "trap 'touch told' TERM; touch ready.$me; await never");
   std::filesystem::create_directories(run());
   begin([this] {
     using std::chrono::milliseconds;
-    const Patience patience{.after_home = milliseconds(50), .after_all_told = milliseconds(200)};
+    const Patience patience{.after_coordinator = milliseconds(50), .after_all_told = milliseconds(200)};
     Supervisor supervisor(small_job(options), {.run = run(), .patience = patience});
     supervisor.start();
     return supervisor.run();

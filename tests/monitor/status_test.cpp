@@ -30,7 +30,7 @@ JobStatus everything() {
                 .total_steps = 400,
                 .train_loss = 0.5123,
                 .test_accuracy = 91.25,
-                .home = {.pid = 7, .host = "h", .incarnation = 2, .rebuilt_from = "checkpoint step 120"},
+                .coordinator = {.pid = 7, .host = "h", .incarnation = 2, .rebuilt_from = "checkpoint step 120"},
                 .deaths = 3,
                 .joins = 2,
                 .refused = 5,
@@ -106,7 +106,7 @@ TEST(StatusJson, malformed_texts_are_refused_in_a_sentence_that_names_file_and_f
       {replaced(good, "\"step\": 120", "\"step\": 1.5"), "'step' is not a whole number"},
       {replaced(good, "\"step\": 120", "\"step\": true"), "'step' is not a whole number"},
       {replaced(good, "\"step\": 120", "\"step\": 9223372036854775808"), "'step' is out of range"},
-      {replaced(good, "\"pid\": 7", "\"pid\": \"7\""), "home: 'pid' is not a whole number"},
+      {replaced(good, "\"pid\": 7", "\"pid\": \"7\""), "coordinator: 'pid' is not a whole number"},
       {replaced(good, "\"stage\": 1", "\"stage\": -4294967296"), "worker 0 of the list: 'stage' is out of range"},
       {replaced(good, "\"loss\": 0.75", "\"loss\": \"low\""), "worker 0 of the list: 'loss' is not a number"},
       {replaced(good, "\"state\": \"running\"", "\"state\": \"runing\""), "unknown state 'runing'"},
@@ -135,7 +135,7 @@ TEST(StatusTable, says_all_there_is_in_human_units) {
     EXPECT_THAT(row(table, 0), HasSubstr(part));
   }
   EXPECT_THAT(row(table, 1), AllOf(HasSubstr("missing"), HasSubstr("never")));
-  EXPECT_THAT(table, HasSubstr("home: h, process 7, restarts 2, rebuilt from checkpoint step 120\n"));
+  EXPECT_THAT(table, HasSubstr("coordinator: h, process 7, restarts 2, rebuilt from checkpoint step 120\n"));
   EXPECT_THAT(table, HasSubstr("deaths 3, joins 2, refused connections 5 (other \"job\": 1, wrong token: 4); the last one: "
                                "10.0.0.9: wrong token\n"));
 }
@@ -172,17 +172,17 @@ TEST(StatusTable, the_median_of_an_even_number_lies_between_the_middle_two) {
   EXPECT_TRUE(row(table, 1).ends_with("slow"));
 }
 
-TEST(StatusTable, warns_of_a_home_that_stopped_writing_while_the_job_runs) {
+TEST(StatusTable, warns_of_a_coordinator_that_stopped_writing_while_the_job_runs) {
   JobStatus job = everything();
   EXPECT_THAT(status_table(job, job.time + 4.9), Not(HasSubstr("warning")));
-  EXPECT_EQ(
-      line_with(status_table(job, job.time + 12), "warning"),
-      "warning: the home has not written for 12 s: it may be dead; `rubato launch --attach runs/a b` watches the job again");
+  EXPECT_EQ(line_with(status_table(job, job.time + 12), "warning"),
+            "warning: the coordinator has not written for 12 s: it may be dead; `rubato launch --attach runs/a b` watches the "
+            "job again");
   job.state = "done";
   EXPECT_THAT(status_table(job, job.time + 12), Not(HasSubstr("warning")));
 }
 
-TEST(StatusTable, a_clock_behind_the_home_s_and_a_job_without_anything_do_no_harm) {
+TEST(StatusTable, a_clock_behind_the_coordinator_s_and_a_job_without_anything_do_no_harm) {
   JobStatus job;
   job.time = 100;
   EXPECT_THAT(status_table(job, 90), AllOf(HasSubstr("as of 0.0 s ago"), HasSubstr("step 0/0  loss -"), HasSubstr("no worker")));

@@ -31,7 +31,7 @@ INSTANTIATE_TEST_SUITE_P(Periods, DownpourPeriod, ::testing::Values(1, 3, 4, 16,
 TEST(Downpour, with_one_replica_has_the_serial_weights_at_the_centre_after_every_push) {
   Herd herd(test::norm_and_dropout_model(), {.coupling = {.name = "downpour", .replicas = 1, .period = 4}, .store = test::sgd()});
   herd.run_on_threads(16);
-  EXPECT_TRUE(torch::equal(Herd::first_of(herd.job.coupling().answer()), herd.weight(0)));
+  EXPECT_TRUE(torch::equal(Herd::first_of(herd.job.coupling().evaluation_weights()), herd.weight(0)));
 }
 
 double round_robin_after(int replicas, double eta, int steps) {
@@ -70,7 +70,7 @@ TEST(Downpour, never_loses_or_repeats_an_update_of_several_workers_on_one_replic
   EXPECT_TRUE(torch::equal(herd.centre(), -test::sum_of_drifts(2, 48)));
 }
 
-TEST(Downpour, a_running_mean_of_the_centre_is_the_answer_of_adownpour_and_mvadownpour) {
+TEST(Downpour, a_running_mean_of_the_centre_is_what_is_evaluated_of_adownpour_and_mvadownpour) {
   const double eta = 0.5, rate = 0.25;
   const int steps = 10;
   double c = 1, mean = 1, moving = 1;
@@ -79,14 +79,14 @@ TEST(Downpour, a_running_mean_of_the_centre_is_the_answer_of_adownpour_and_mvado
     moving += rate * (c - moving);
     c -= eta * c;
   }
-  const auto answer = [&](const char* name) {
+  const auto evaluated = [&](const char* name) {
     Herd herd(test::noisy_quadratic(1),
               {.coupling = {.name = name, .replicas = 1, .period = 1, .averaging_rate = rate}, .store = test::sgd(eta, 0, 0)});
     return herd.run_on_threads(steps).centre().item<double>();
   };
-  EXPECT_NEAR(answer("downpour"), c, 1e-12);
-  EXPECT_NEAR(answer("adownpour"), mean, 1e-12);
-  EXPECT_NEAR(answer("mvadownpour"), moving, 1e-12);
+  EXPECT_NEAR(evaluated("downpour"), c, 1e-12);
+  EXPECT_NEAR(evaluated("adownpour"), mean, 1e-12);
+  EXPECT_NEAR(evaluated("mvadownpour"), moving, 1e-12);
 }
 
 StoreOptions nesterov(double momentum) {

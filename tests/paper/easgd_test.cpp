@@ -1,4 +1,4 @@
-// Statements of "Deep learning with Elastic Averaging SGD" about the elastic methods, through the schedules, ties and centres
+// Statements of "Deep learning with Elastic Averaging SGD" about the elastic methods, through the schedules, hooks and centres
 // that training uses.
 #include <gtest/gtest.h>
 

@@ -56,10 +56,10 @@ TEST_F(RecordingTest, holds_what_was_done_in_order) {
   ASSERT_EQ(recording.segments.size(), 2u);
   EXPECT_EQ(recording.segments[1].begin, 5);
   EXPECT_EQ(recording.segments[1].end, 10);
-  EXPECT_EQ(recording.acts(), 6);
+  EXPECT_EQ(recording.events(), 6);
   EXPECT_EQ(recording.weights_digest, "abc");
   EXPECT_EQ(recording.roles, (std::vector<std::string>{"worker-0", "worker-1"}));
-  const RecordedAct& last = recording.segments[1].acts[2];
+  const RecordedEvent& last = recording.segments[1].events[2];
   EXPECT_EQ(recording.objects.at(last.object), "block 2 of r0");
   EXPECT_EQ(recording.roles.at(last.role), "worker-0");
   EXPECT_EQ(last.kind, EventKind::publish);

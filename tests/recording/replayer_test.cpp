@@ -124,9 +124,9 @@ class Replaying : public ::testing::Test {
     recorder.end_segment(4);
     recorder.finish("");
   }
-  Role role(const std::string& name, int acts, std::uint64_t checksum = 1, EventKind what = kind) {
+  Role role(const std::string& name, int events, std::uint64_t checksum = 1, EventKind what = kind) {
     return {.name = name, .run = [=, this](Context& me) {
-              for (int i = 0; i < acts; ++i) {
+              for (int i = 0; i < events; ++i) {
                 Event event{.kind = what, .block = 0, .of = "r0", .checksum = checksum};
                 me.ordered(event, [&] {
                   event.version = event.batch = published;

@@ -19,7 +19,7 @@ struct Herd {
     StageOptions stage;
     std::int64_t batch_size = 8;
     bool shard = false;
-    bool hollow = false;  ///< nothing is computed; `stage` and `store` say so too
+    bool dry_run = false;  ///< nothing is computed; `stage` and `store` say so too
     std::vector<BlockCost> costs;
   };
 
@@ -34,8 +34,9 @@ struct Herd {
                    .costs = options.costs,
                    .prefetch = 0};
     for (int i = 0; i < options.coupling.replicas; ++i) {
-      const BatchOptions batches{
-          .batch_size = options.batch_size, .seed = options.shard ? 1u : 1u + static_cast<unsigned>(i), .hollow = options.hollow};
+      const BatchOptions batches{.batch_size = options.batch_size,
+                                 .seed = options.shard ? 1u : 1u + static_cast<unsigned>(i),
+                                 .dry_run = options.dry_run};
       parts.batches.push_back(std::make_shared<const BatchMaker>(data, batches));
       if (options.shard) parts.shards.push_back({i, options.coupling.replicas});
     }
@@ -72,7 +73,7 @@ struct Herd {
 
   /// The first parameter of the model, as a copy.
   torch::Tensor weight(int replica) const { return first_of(job.store(replica)); }
-  torch::Tensor centre() { return first_of(job.coupling().answer()); }
+  torch::Tensor centre() { return first_of(job.coupling().evaluation_weights()); }
   static torch::Tensor first_of(const WeightStore& store) {
     int block = 0;
     while (store.parameter_names(block).empty()) ++block;

@@ -36,7 +36,7 @@ class Restorable {
 /// The folder `checkpoint/` of a run: one folder per checkpoint (`000003-step-469/`) and the file `latest` that names the newest
 /// complete one. The first number is a checkpoint's serial number: it only ever increases, and "newest" goes by it alone, because
 /// steps are numbered anew when a run goes on with another number of replicas. A checkpoint holds
-///   weights.pt       the answer of the run: a dictionary of tensors by name, for `torch.load` in Python,
+///   weights.pt       the evaluation weights of the run: a dictionary of tensors by name, for `torch.load` in Python,
 ///   state.pt         weights, versions, optimizers, passes in flight and couplings, for `--resume`,
 ///   config.toml      the resolved options,
 ///   vocabulary.json  text: the character of each token,
@@ -48,7 +48,7 @@ class CheckpointFolder {
 
   /// Keeps the newest two and removes older ones. `vocabulary`: as Dataset::vocabulary. DataError when it cannot be written;
   /// earlier checkpoints are then untouched.
-  void write(const Progress& progress, const WeightStore& answer, const Restorable& state, const std::string& config,
+  void write(const Progress& progress, const WeightStore& weights, const Restorable& state, const std::string& config,
              const std::string& vocabulary = "");
 
   struct Found {

@@ -13,9 +13,9 @@
 namespace rubato {
 
 /// Where members of a group leave word for each other, such as their addresses: small values by key. Thread-safe.
-class MeetingPlace {
+class Rendezvous {
  public:
-  virtual ~MeetingPlace() = default;
+  virtual ~Rendezvous() = default;
   virtual void put(const std::string& key, const std::string& value) = 0;
   /// The value, waiting a moment for it; nothing: it has not been put yet.
   virtual std::optional<std::string> get(const std::string& key) = 0;
@@ -29,7 +29,7 @@ class MeetingPlace {
 class Collectives {
  public:
   /// `address`: of this machine, as the other members reach it. They meet at `place`.
-  Collectives(std::string address, std::shared_ptr<MeetingPlace> place);
+  Collectives(std::string address, std::shared_ptr<Rendezvous> place);
   ~Collectives();
 
   /// Between segments: `members` are replicas, this is `replica`, and its part is number `part`. Connections of another version

@@ -76,7 +76,7 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"beta", group, "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9", 0, inf, true,
                    true},
         o.beta);
-  visit(OptionInfo{"penalty", group, "admm: rho, strength of the tie to the centre", 0}, o.penalty);
+  visit(OptionInfo{"penalty", group, "admm: rho, strength of the coupling to the centre", 0}, o.penalty);
   visit(OptionInfo{"sampling", group,
                    "whole: each replica samples all of the data; shard: they share each epoch; auto: by coupling"},
         o.sampling);

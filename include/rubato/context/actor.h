@@ -7,8 +7,8 @@
 
 namespace rubato {
 
-/// Who acts, and the one ordering point that every read, publication, message and batch passes. What folders below
-/// `context` need to know of a role; used only on the role's own thread.
+/// Who acts, and the one ordering point that every read, publication, message and batch passes. All that
+/// stores and sources of batches need to know of a role; used only on the role's own thread.
 class Actor {
  public:
   virtual ~Actor() = default;

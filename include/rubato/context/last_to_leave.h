@@ -8,7 +8,7 @@
 
 namespace rubato {
 
-/// Tells which of several roles is the last to leave, and so has to do what is left to do. An ordered act: who it is depends on
+/// Tells which of several roles is the last to leave, and so has to do what is left to do. An ordered event: who it is depends on
 /// timing, so a recording has to know it.
 class LastToLeave {
  public:

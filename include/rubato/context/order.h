@@ -8,9 +8,10 @@
 namespace rubato {
 
 /// In which order roles act on what they share: a block of a store, a source of batches, one end of a channel. A runtime asks it
-/// at every such act; a recorder takes the order down, a replayer enforces it. Thread-safe.
+/// at every such event; a recorder takes the order down, a replayer enforces it. Thread-safe.
 ///
-/// Acts on different things have no order: what each role reads, and so every bit of the result, follows from the order at each.
+/// Events of different things have no order: what each role reads, and so every bit of the result, follows from the order at
+/// each.
 class Order {
  public:
   virtual ~Order() = default;
@@ -25,7 +26,7 @@ class Order {
   virtual void act(const std::string& role, Event& event, FunctionRef<void()> action) = 0;
 };
 
-/// The thing whose order `event` belongs to: "block 3 of r0", "batches of r0", "send visits".
+/// The thing whose order `event` belongs to: "block 3 of r0", "batches of r0", "send requests".
 std::string object_of(const Event& event);
 
 }  // namespace rubato

@@ -8,7 +8,7 @@
 
 #include "rubato/context/runtime.h"
 #include "rubato/model/weight_store.h"
-#include "rubato/replica/tie.h"
+#include "rubato/replica/hooks.h"
 #include "rubato/tensor/tensor.h"
 
 namespace rubato {
@@ -34,13 +34,13 @@ class Coupling {
  public:
   virtual ~Coupling() = default;
   /// Of replica 0 .. p - 1; valid as long as the coupling.
-  virtual Tie& tie(int replica) = 0;
+  virtual ReplicaHooks& hooks(int replica) = 0;
   /// Roles of the coupling's own (a centre, averagers) for one segment whose steps begin at `first_step` in every replica.
   virtual std::vector<Role> roles(std::int64_t first_step);
   /// The last role of `replica` has returned in this segment. On that role's thread; all replicas have then taken equally many
   /// steps once each has left.
   virtual void replica_left(Context& me, int replica);
-  /// The channel at which a centre is asked; empty: there is no centre.
+  /// The channel of requests to the centre; empty: there is no centre.
   virtual std::string requests() const { return ""; }
   /// What a replica that has died would have sent there, had it left.
   static Packed farewell(int replica);
@@ -50,9 +50,9 @@ class Coupling {
   /// The same between segments, for a replica whose state no checkpoint holds.
   virtual void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step);
   /// The weights that the run is about: what is evaluated and exported. Not during a segment.
-  virtual WeightStore& answer() = 0;
-  /// Whether the batch-norm statistics of `answer` do not belong to its weights, because those are averages.
-  virtual bool answer_needs_statistics() const { return true; }
+  virtual WeightStore& evaluation_weights() = 0;
+  /// Whether the batch-norm statistics of `evaluation_weights` do not belong to its weights, because those are averages.
+  virtual bool evaluation_needs_statistics() const { return true; }
   /// How stale what replicas bring to the centre is: changes of `block` there since the replica's last exchange with it (of a
   /// gradient: since the weights that it was computed with). Nothing: there is no centre here. Not during a
   /// segment.
@@ -60,9 +60,9 @@ class Coupling {
   /// What is the centre's.
   virtual void save(torch::serialize::OutputArchive&) const {}
   virtual void load(torch::serialize::InputArchive&) {}
-  /// What is the tie's of `replica`, which is in this process.
-  virtual void save_tie(torch::serialize::OutputArchive&, int) const {}
-  virtual void load_tie(torch::serialize::InputArchive&, int) {}
+  /// What the hooks of `replica` keep, which is in this process.
+  virtual void save_hooks(torch::serialize::OutputArchive&, int) const {}
+  virtual void load_hooks(torch::serialize::InputArchive&, int) {}
 };
 
 /// What a coupling is made from. References outlive the coupling.

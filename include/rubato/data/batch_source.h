@@ -29,7 +29,7 @@ struct BatchOptions {
   bool shuffle = true;
   bool augment = false;       ///< images: random horizontal flip and crop after padding by 4 pixels
   std::int64_t prefetch = 4;  ///< batches prepared ahead by a thread of the source; 0: prepared by the caller
-  bool hollow = false;        ///< batches of the right shapes without content (libtorch's device "meta"); no sample is read
+  bool dry_run = false;       ///< batches of the right shapes without content (libtorch's device "meta"); no sample is read
 };
 
 /// Makes batches: which samples (shuffled by (seed, epoch)), augmented by (seed, epoch, sample), scaled and normalised.
@@ -52,7 +52,7 @@ class BatchMaker {
   Permutation permutation(std::int64_t epoch) const;
   Permutation shuffled(std::int64_t epoch) const;
   torch::Tensor images(const std::vector<std::int64_t>& samples, std::int64_t epoch) const;
-  Batch hollow(std::int64_t index) const;
+  Batch dry_run_batch(std::int64_t index) const;
 
   std::shared_ptr<const Dataset> data_;
   BatchOptions options_;

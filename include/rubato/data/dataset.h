@@ -48,6 +48,6 @@ DataSplit load_dataset(const std::string& name, const std::string& directory, co
 
 /// An image data set of the right shapes whose samples are all 0, made without its files: for runs that compute nothing.
 /// UsageError for an unknown name and for text, whose shape is that of its file.
-DataSplit hollow_dataset(const std::string& name);
+DataSplit dry_run_dataset(const std::string& name);
 
 }  // namespace rubato

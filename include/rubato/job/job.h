@@ -17,14 +17,14 @@ namespace rubato {
 /// What of a job one process holds and executes.
 struct Placement {
   enum Who {
-    all,     ///< everything
-    home,    ///< the centre, if there is one
-    worker,  ///< one replica, or one stage of it
+    all,          ///< everything
+    coordinator,  ///< the centre, if there is one
+    worker,       ///< one replica, or one stage of it
   } who = all;
   int replica = 0;             ///< worker
   std::optional<int> stage;    ///< worker: the one stage of a staged schedule; nothing: the whole replica
   int parts = 1;               ///< processes that share one replica
-  bool keeps_replicas = true;  ///< home: holds the state of all replicas between segments
+  bool keeps_replicas = true;  ///< coordinator: holds the state of all replicas between segments
 };
 
 /// What a job is made from.
@@ -66,7 +66,7 @@ class Job final : public Restorable {
   UnitEvents units();
 
   /// The weights that the run is about, as after the last segment, with batch-norm statistics that belong to them.
-  const WeightStore& answer();
+  const WeightStore& evaluation_weights();
   /// Of all replicas together.
   StalenessCount staleness(int block) const;
   /// As Coupling::centre_staleness.
@@ -105,7 +105,7 @@ class Job final : public Restorable {
   std::unique_ptr<Member> make_member(int replica);
   void save_replica(torch::serialize::OutputArchive& archive, int replica) const;
   void load_replica(torch::serialize::InputArchive& archive, int replica, bool partial);
-  Tie& tie_of(int replica);
+  ReplicaHooks& hooks_of(int replica);
   void leave(Context& me, int replica);
   const Model& model_;
   JobParts parts_;
@@ -114,8 +114,8 @@ class Job final : public Restorable {
   std::unique_ptr<BiasProbe> probe_;
   std::vector<std::unique_ptr<Member>> members_;
   std::int64_t begin_ = 0;
-  std::vector<int> from_the_centre_;  ///< replicas that have not been loaded
-  WeightStore* answer_ = nullptr;     ///< null: has to be made again
+  std::vector<int> from_the_centre_;           ///< replicas that have not been loaded
+  WeightStore* evaluation_weights_ = nullptr;  ///< null: has to be made again
 };
 
 /// Runs `batches` batches forward through `store`'s weights and publishes the mean of their statistics: after averaging, those of

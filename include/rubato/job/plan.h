@@ -64,7 +64,7 @@ struct Plan {
   std::int64_t steps_in(double epochs) const;
 
   /// Whether the run takes time only and computes nothing.
-  bool hollow() const { return stage.hollow != nullptr; }
+  bool dry_run() const { return stage.dry_run != nullptr; }
 
   JobParts job() const;
 };

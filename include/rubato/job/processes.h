@@ -11,15 +11,15 @@ namespace rubato {
 
 /// Where this process stands in a job of several.
 struct ProcessChoice {
-  int rank = 0;         ///< of a worker, 0 .. world - 1; -1: the home, which holds the centre and the run folder
-  int world = 1;        ///< workers
-  int incarnation = 0;  ///< how often this process has been started again
-  std::string home;     ///< endpoint that the home binds to, "tcp://127.0.0.1:29400"
-  std::string address;  ///< of this machine, as the other processes reach it
-  bool curve = false;   ///< connections are encrypted, and peers known by their keys
+  int rank = 0;             ///< of a worker, 0 .. world - 1; -1: the coordinator, which holds the centre and the run folder
+  int world = 1;            ///< workers
+  int incarnation = 0;      ///< how often this process has been started again
+  std::string coordinator;  ///< endpoint that the coordinator binds to, "tcp://127.0.0.1:29400"
+  std::string address;      ///< of this machine, as the other processes reach it
+  bool curve = false;       ///< connections are encrypted, and peers known by their keys
   Credentials credentials;
 
-  bool is_home() const { return rank < 0; }
+  bool is_coordinator() const { return rank < 0; }
 };
 
 /// Sets the number of replicas or stages that `world` processes make, where `options` leave it open. Returns how many processes

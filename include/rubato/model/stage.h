@@ -33,7 +33,7 @@ struct StageOptions {
   torch::Device device = torch::kCPU;
   /// Set: nothing is computed. Tensors without content (libtorch's device "meta") of these shapes pass through the stages, so
   /// that everything else, messages and their sizes included, is as in a real run.
-  std::shared_ptr<const ActivationShapes> hollow = nullptr;
+  std::shared_ptr<const ActivationShapes> dry_run = nullptr;
 };
 
 /// One trip of one batch through one stage, in flight. Holds the graph, the snapshot and the module instances until each block's
@@ -114,9 +114,9 @@ class Stage {
 
  private:
   void run(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;
-  void run_hollow(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;
-  torch::Tensor hollow_output(const Pass& pass, int block) const;
-  std::vector<torch::Tensor> hollow_backward(const Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const;
+  void run_dry(Pass& pass, std::vector<std::vector<torch::Tensor>>* buffers_after) const;
+  torch::Tensor dry_output(const Pass& pass, int block) const;
+  std::vector<torch::Tensor> dry_backward(const Pass& pass, int local, torch::Tensor& grad, Wanted wanted) const;
   torch::Tensor run_block(Pass& pass, int local, const torch::Tensor& input) const;
 
   int first_, last_;

@@ -8,7 +8,7 @@
 
 namespace rubato {
 
-/// What the home of a job knows of one of its workers. Counts are since the job's start.
+/// What the coordinator of a job knows of one of its workers. Counts are since the job's start.
 struct WorkerStatus {
   int rank = 0;
   int stage = -1;  ///< -1: a whole replica
@@ -32,12 +32,12 @@ struct WorkerStatus {
 };
 
 /// The process that holds the centre and the run folder.
-struct HomeStatus {
+struct CoordinatorStatus {
   std::int64_t pid = 0;
   std::string host;
   int incarnation = 0;
   std::string rebuilt_from;  ///< "", "checkpoint step 120", "weights of 7 survivors"
-  bool operator==(const HomeStatus&) const = default;
+  bool operator==(const CoordinatorStatus&) const = default;
 };
 
 /// A job of several processes at one moment: what RUN/status.json, `rubato status` and /metrics say.
@@ -50,7 +50,7 @@ struct JobStatus {
   std::int64_t total_steps = 0;
   std::optional<double> train_loss;
   std::optional<double> test_accuracy;  ///< percent
-  HomeStatus home;
+  CoordinatorStatus coordinator;
   std::int64_t deaths = 0, joins = 0;
   std::int64_t refused = 0;                             ///< connections turned away
   std::map<std::string, std::int64_t> refused_reasons;  ///< how many for which reason
@@ -70,7 +70,7 @@ JobStatus status_from_json(const std::string& text, const std::string& source);
 /// The page that Prometheus reads (text format 0.0.4).
 std::string prometheus_text(const JobStatus& status);
 
-/// For people: a line about the job, a row for each worker, what happened. Warns of a home that has stopped writing.
+/// For people: a line about the job, a row for each worker, what happened. Warns of a coordinator that has stopped writing.
 std::string status_table(const JobStatus& status, double now_unix_seconds);
 
 }  // namespace rubato

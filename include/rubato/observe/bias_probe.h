@@ -8,7 +8,7 @@
 
 #include "rubato/data/batch_source.h"
 #include "rubato/model/stage.h"
-#include "rubato/replica/tie.h"
+#include "rubato/replica/hooks.h"
 
 namespace rubato {
 
@@ -25,12 +25,12 @@ struct BiasReport {
   std::optional<double> bound() const;
 };
 
-/// Passes everything on to another tie; of every `every`-th batch of the replica it computes the gradient a second time, with the
+/// Passes everything on to other hooks; of every `every`-th batch of the replica it computes the gradient a second time, with the
 /// weights that its first part is applied to. Takes no virtual time and changes no weight.
-class BiasProbe final : public Tie {
+class BiasProbe final : public ReplicaHooks {
  public:
   /// `make_batch` makes the replica's batch again. References outlive the probe.
-  BiasProbe(Tie& inner, const Model& model, const StageOptions& stage, std::int64_t every,
+  BiasProbe(ReplicaHooks& inner, const Model& model, const StageOptions& stage, std::int64_t every,
             std::function<Batch(std::int64_t)> make_batch);
 
   void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
@@ -47,7 +47,7 @@ class BiasProbe final : public Tie {
   };
   void compare(const Sample& sample, const OptimizerOptions& optimizer, std::int64_t batch);
 
-  Tie& inner_;
+  ReplicaHooks& inner_;
   Stage stage_;
   std::int64_t every_;
   std::function<Batch(std::int64_t)> make_batch_;

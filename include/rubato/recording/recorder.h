@@ -9,7 +9,7 @@
 
 namespace rubato {
 
-/// Takes down in which order the roles of a run act. Acts come from any role; the other members are called between segments.
+/// Takes down in which order the roles of a run act. Events come from any role; the other members are called between segments.
 class Recorder final : public Order {
  public:
   /// DataError when `path` cannot be written.

@@ -10,7 +10,7 @@
 namespace rubato {
 
 /// What one role did, as it was recorded.
-struct RecordedAct {
+struct RecordedEvent {
   std::uint32_t role = 0, object = 0;  ///< indices into the names of the recording
   EventKind kind = EventKind::read;
   std::int64_t version = -1, batch = -1;
@@ -20,7 +20,7 @@ struct RecordedAct {
 /// A part of the run between two checkpoints.
 struct RecordedSegment {
   std::int64_t begin = 0, end = 0;  ///< steps of every replica
-  std::vector<RecordedAct> acts;
+  std::vector<RecordedEvent> events;
 };
 
 struct Recording {
@@ -28,7 +28,7 @@ struct Recording {
   std::vector<RecordedSegment> segments;
   std::string weights_digest;  ///< at the end of the run
 
-  std::int64_t acts() const;
+  std::int64_t events() const;
 };
 
 /// DataError, with the place, for a file that was cut, edited or is no recording.

@@ -8,8 +8,8 @@
 
 namespace rubato {
 
-/// Makes roles act in the order of a recording and compares what they do with it. Acts come from any role; the other members are
-/// called between segments.
+/// Makes roles act in the order of a recording and compares what they do with it. Events come from any role; the other members
+/// are called between segments.
 class Replayer final : public Order {
  public:
   explicit Replayer(Recording recording);
@@ -24,7 +24,7 @@ class Replayer final : public Order {
   void act(const std::string& role, Event& event, FunctionRef<void()> action) override;
 
   void begin_segment(std::size_t index);
-  /// DataError when the recording has acts of this segment that nobody did.
+  /// DataError when the recording has events of this segment that nobody reported.
   void end_segment();
 
  private:

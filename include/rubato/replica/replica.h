@@ -9,13 +9,13 @@
 #include "rubato/data/batch_source.h"
 #include "rubato/model/stage.h"
 #include "rubato/model/weight_store.h"
+#include "rubato/replica/hooks.h"
 #include "rubato/replica/observer.h"
-#include "rubato/replica/tie.h"
 
 namespace rubato {
 
-/// One copy of the model that learns, and what feeds, watches and ties it. Roles share it; what it refers to outlives them and is
-/// thread-safe.
+/// One copy of the model that learns, and what feeds, watches and couples it. Roles share it; what it refers to outlives them and
+/// is thread-safe.
 struct Replica {
   const Model& model;
   WeightStore& store;
@@ -23,7 +23,7 @@ struct Replica {
   StepObserver& observer;
   StageOptions stage;
   std::vector<BlockCost> costs;  ///< one per block; empty: all 0
-  Tie& tie = untied();
+  ReplicaHooks& hooks = no_hooks();
   std::string prefix = {};  ///< of the names of its roles and channels, "r1/"; empty for a single replica
   /// The one stage of a staged schedule that this process executes; nothing: all of them.
   std::optional<int> stage_here = std::nullopt;
@@ -57,7 +57,7 @@ double seconds_of(const Replica& replica, int block, double BlockCost::*part);
 /// `samples` of a batch as a share of a full one: below 1 for an epoch's last batch where it is short.
 double share_of_a_batch(const Replica& replica, std::int64_t samples);
 
-/// Walks `pass` from the last block to the first and hands each block's gradient to the replica's tie in step `step`, when
+/// Walks `pass` from the last block to the first and hands each block's gradient to the replica's hooks in step `step`, when
 /// `publish` says. Returns the gradient with respect to the stage's input.
 /// `part`: only these blocks get gradients. The walk computes nothing but error gradients above them, ends at their first and
 /// returns nothing.

@@ -13,7 +13,7 @@ inline constexpr const char* recording_file = "recording.rec";
 
 struct ReplayResult {
   std::int64_t steps = 0;      ///< of every replica
-  std::int64_t acts = 0;       ///< reads, publications, batches and messages, each compared with the recording
+  std::int64_t events = 0;     ///< reads, publications, batches and messages, each compared with the recording
   std::string weights_digest;  ///< of the replay, equal to the recorded one
 };
 

@@ -12,7 +12,7 @@ namespace rubato {
 
 /// What processes of a job say to each other.
 enum class FrameKind : std::uint8_t {
-  hello = 1,  ///< to the home or a neighbour: who I am, equal configuration, where I listen
+  hello = 1,  ///< to the coordinator or a neighbour: who I am, equal configuration, where I listen
   welcome,    ///< to a worker: you belong
   who,        ///< to somebody unknown: say hello
   refused,    ///< to somebody who does not belong, with the reason
@@ -20,8 +20,8 @@ enum class FrameKind : std::uint8_t {
   message,    ///< of a role to a channel
   taken,      ///< a message of a channel has been taken out
   listens,    ///< a channel is received here
-  order,      ///< home to worker
-  report,     ///< worker to home, launcher to home
+  order,      ///< coordinator to worker
+  report,     ///< worker to coordinator, launcher to coordinator
 };
 
 /// One frame is one ZeroMQ message: a head (frame.proto) and one part for each tensor with content.

@@ -16,7 +16,7 @@
 #include <zmq.hpp>
 
 #include "rubato/core/error.h"
-#include "transport/post_implementation.h"
+#include "transport/transport_implementation.h"
 
 namespace rubato {
 namespace {
@@ -44,7 +44,7 @@ std::int64_t Refusals::count() const {
   return all;
 }
 
-Post::Implementation::Implementation(PostOptions options, PostListener& listener)
+Transport::Implementation::Implementation(TransportOptions options, TransportListener& listener)
     : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   guard_ = std::make_unique<Guard>(context_, options_.credentials,
                                    [this](const std::string& address, const std::string& reason) { refuse(reason, address); });
@@ -61,7 +61,7 @@ Post::Implementation::Implementation(PostOptions options, PostListener& listener
   options_.me.endpoint = router_.get(zmq::sockopt::last_endpoint);
 }
 
-Post::Implementation::~Implementation() {
+Transport::Implementation::~Implementation() {
   thread_.request_stop();
   wake();
   if (thread_.joinable()) thread_.join();
@@ -72,7 +72,7 @@ Post::Implementation::~Implementation() {
   guard_.reset();
 }
 
-void Post::Implementation::configure(zmq::socket_t& socket) const {
+void Transport::Implementation::configure(zmq::socket_t& socket) const {
   socket.set(zmq::sockopt::linger, 0);
   socket.set(zmq::sockopt::sndhwm, 0);
   socket.set(zmq::sockopt::rcvhwm, most_waiting);
@@ -83,12 +83,12 @@ void Post::Implementation::configure(zmq::socket_t& socket) const {
   socket.set(zmq::sockopt::heartbeat_timeout, 4000);
 }
 
-void Post::Implementation::wake() const {
+void Transport::Implementation::wake() const {
   const std::uint64_t one = 1;
   [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof one);
 }
 
-void Post::Implementation::send(int peer, Frame frame) {
+void Transport::Implementation::send(int peer, Frame frame) {
   Letter letter{
       peer, parts_of(frame),
       Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.latency_seconds))};
@@ -99,42 +99,42 @@ void Post::Implementation::send(int peer, Frame frame) {
   wake();
 }
 
-void Post::Implementation::know(int peer, const std::string& endpoint) {
+void Transport::Implementation::know(int peer, const std::string& endpoint) {
   const std::lock_guard lock(mutex_);
   requests_.push_back({peer, endpoint, ""});
 }
 
-void Post::Implementation::ban(int peer, const std::string& reason) {
+void Transport::Implementation::ban(int peer, const std::string& reason) {
   refuse(reason, "process " + std::to_string(peer));
   const std::lock_guard lock(mutex_);
   requests_.push_back({peer, "", reason});
   wake();
 }
 
-void Post::Implementation::flush(double seconds) {
+void Transport::Implementation::flush(double seconds) {
   std::unique_lock lock(mutex_);
   emptied_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return outbox_.empty(); });
 }
 
-Traffic Post::Implementation::traffic() const {
+Traffic Transport::Implementation::traffic() const {
   const std::lock_guard lock(mutex_);
   return traffic_;
 }
 
-Refusals Post::Implementation::refusals() const {
+Refusals Transport::Implementation::refusals() const {
   const std::lock_guard lock(mutex_);
   return refusals_;
 }
 
-void Post::Implementation::refuse(const std::string& reason, const std::string& detail) {
+void Transport::Implementation::refuse(const std::string& reason, const std::string& detail) {
   const std::lock_guard lock(mutex_);
   const bool apart = refusals_.reasons.size() < most_reasons || refusals_.reasons.contains(reason);
   ++refusals_.reasons[apart ? reason : "others"];
   refusals_.last = reason + " (" + detail + ")";
 }
 
-void Post::Implementation::run(const std::stop_token& stop) {
-  if (!is_home()) dealer(home_rank, options_.home);
+void Transport::Implementation::run(const std::stop_token& stop) {
+  if (!is_coordinator()) dealer(coordinator_rank, options_.coordinator);
   while (!stop.stop_requested()) {
     work_off();
     wait();
@@ -146,7 +146,7 @@ void Post::Implementation::run(const std::stop_token& stop) {
 }
 
 /// Until something comes, a letter is due, or it is time for a beat.
-void Post::Implementation::wait() {
+void Transport::Implementation::wait() {
   std::vector<zmq::pollitem_t> items = {{nullptr, wake_fd_, ZMQ_POLLIN, 0}, {router_.handle(), 0, ZMQ_POLLIN, 0}};
   for (auto& [peer, socket] : dealers_) items.push_back({socket.handle(), 0, ZMQ_POLLIN, 0});
   Clock::time_point until = next_beat_;
@@ -164,7 +164,7 @@ void Post::Implementation::wait() {
   [[maybe_unused]] const auto taken = read(wake_fd_, &count, sizeof count);
 }
 
-void Post::Implementation::work_off() {
+void Transport::Implementation::work_off() {
   std::deque<Letter> due;
   std::deque<Request> requests;
   {
@@ -196,11 +196,11 @@ void Post::Implementation::work_off() {
   if (outbox_.empty()) emptied_.notify_all();
 }
 
-void Post::Implementation::post(Letter letter) {
+void Transport::Implementation::post(Letter letter) {
   const auto bytes = static_cast<std::int64_t>(bytes_of(letter.parts));
   if (const auto known = dealers_.find(letter.peer); known != dealers_.end()) {
     send_parts(known->second, nullptr, std::move(letter.parts));
-  } else if (const auto at = endpoints_.find(letter.peer); at != endpoints_.end() && !is_home()) {
+  } else if (const auto at = endpoints_.find(letter.peer); at != endpoints_.end() && !is_coordinator()) {
     send_parts(dealer(letter.peer, at->second), nullptr, std::move(letter.parts));
   } else if (const std::string* identity = peers_.identity_of(letter.peer)) {
     send_parts(router_, identity, std::move(letter.parts));
@@ -211,7 +211,7 @@ void Post::Implementation::post(Letter letter) {
   traffic_.sent += bytes;
 }
 
-zmq::socket_t& Post::Implementation::dealer(int peer, const std::string& endpoint) {
+zmq::socket_t& Transport::Implementation::dealer(int peer, const std::string& endpoint) {
   zmq::socket_t socket(context_, zmq::socket_type::dealer);
   configure(socket);
   socket.set(zmq::sockopt::routing_id, new_identity());
@@ -224,13 +224,13 @@ zmq::socket_t& Post::Implementation::dealer(int peer, const std::string& endpoin
   return dealers_[peer] = std::move(socket);
 }
 
-void Post::Implementation::say_hello(zmq::socket_t& socket) {
+void Transport::Implementation::say_hello(zmq::socket_t& socket) {
   Greeting greeting = options_.me;
   greeting.details = listener_.details();
   send_parts(socket, nullptr, parts_of({.kind = FrameKind::hello, .content = pack_greeting(greeting)}));
 }
 
-void Post::Implementation::receive_strangers() {
+void Transport::Implementation::receive_strangers() {
   bool cut = false;
   for (int i = 0; i < most_in_a_turn; ++i) {
     auto parts = receive_parts(router_, options_.limits.tensors + 2, cut);
@@ -243,7 +243,7 @@ void Post::Implementation::receive_strangers() {
   }
 }
 
-void Post::Implementation::from_router(Parts parts) {
+void Transport::Implementation::from_router(Parts parts) {
   const std::string identity = parts.front().to_string();
   if (peers_.is_banned(identity)) return;
   const auto bytes = static_cast<std::int64_t>(bytes_of(parts));
@@ -263,11 +263,11 @@ void Post::Implementation::from_router(Parts parts) {
   }
 }
 
-void Post::Implementation::answer(const std::string& identity, Frame frame) {
+void Transport::Implementation::answer(const std::string& identity, Frame frame) {
   send_parts(router_, &identity, parts_of(frame));
 }
 
-void Post::Implementation::hello(const std::string& identity, const Frame& frame) {
+void Transport::Implementation::hello(const std::string& identity, const Frame& frame) {
   const Greeting greeting = unpack_greeting(frame.content);
   std::string reason;
   if (greeting.digest != options_.me.digest) {
@@ -288,7 +288,7 @@ void Post::Implementation::hello(const std::string& identity, const Frame& frame
   answer(identity, {.kind = FrameKind::welcome, .content = pack_greeting(me)});
 }
 
-void Post::Implementation::receive_known(int peer, zmq::socket_t& socket) {
+void Transport::Implementation::receive_known(int peer, zmq::socket_t& socket) {
   bool cut = false;
   while (auto parts = receive_parts(socket, options_.limits.tensors + 1, cut)) {
     if (cut) continue;
@@ -305,8 +305,8 @@ void Post::Implementation::receive_known(int peer, zmq::socket_t& socket) {
   }
 }
 
-void Post::Implementation::from_peer(int peer, Frame frame, zmq::socket_t* came_by) {
-  if (peers_.identity_of(peer) != nullptr || peer == home_rank) {
+void Transport::Implementation::from_peer(int peer, Frame frame, zmq::socket_t* came_by) {
+  if (peers_.identity_of(peer) != nullptr || peer == coordinator_rank) {
     if (peers_.heard(peer)) listener_.silent(peer, false);
   }
   switch (frame.kind) {
@@ -314,7 +314,7 @@ void Post::Implementation::from_peer(int peer, Frame frame, zmq::socket_t* came_
       if (came_by != nullptr) say_hello(*came_by);
       return;
     case FrameKind::welcome:
-      if (peer == home_rank) listener_.welcomed(unpack_greeting(frame.content));
+      if (peer == coordinator_rank) listener_.welcomed(unpack_greeting(frame.content));
       return;
     case FrameKind::refused:
       listener_.turned_away(frame.content.texts.empty() ? "no reason given" : frame.content.texts.front());
@@ -324,44 +324,44 @@ void Post::Implementation::from_peer(int peer, Frame frame, zmq::socket_t* came_
   }
 }
 
-void Post::Implementation::beat() {
+void Transport::Implementation::beat() {
   next_beat_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.beat_seconds));
   const Frame beat{.kind = FrameKind::beat, .content = listener_.beat()};
-  if (is_home()) {
+  if (is_coordinator()) {
     for (const int peer : peers_.ranks()) post({peer, parts_of(beat), {}});
   } else {
-    post({home_rank, parts_of(beat), {}});
+    post({coordinator_rank, parts_of(beat), {}});
   }
   for (const int peer : peers_.fallen_silent(options_.silence_seconds)) {
-    if (is_home() || peer == home_rank) listener_.silent(peer, true);
+    if (is_coordinator() || peer == coordinator_rank) listener_.silent(peer, true);
   }
 }
 
-Post::Post(PostOptions options, PostListener& listener)
+Transport::Transport(TransportOptions options, TransportListener& listener)
     : implementation_(std::make_unique<Implementation>(std::move(options), listener)) {}
-Post::~Post() = default;
-void Post::start() {
+Transport::~Transport() = default;
+void Transport::start() {
   implementation_->start();
 }
-void Post::send(int peer, Frame frame) {
+void Transport::send(int peer, Frame frame) {
   implementation_->send(peer, std::move(frame));
 }
-void Post::know(int peer, const std::string& endpoint) {
+void Transport::know(int peer, const std::string& endpoint) {
   implementation_->know(peer, endpoint);
 }
-void Post::ban(int peer, const std::string& reason) {
+void Transport::ban(int peer, const std::string& reason) {
   implementation_->ban(peer, reason);
 }
-void Post::flush(double seconds) {
+void Transport::flush(double seconds) {
   implementation_->flush(seconds);
 }
-const std::string& Post::endpoint() const {
+const std::string& Transport::endpoint() const {
   return implementation_->endpoint();
 }
-Traffic Post::traffic() const {
+Traffic Transport::traffic() const {
   return implementation_->traffic();
 }
-Refusals Post::refusals() const {
+Refusals Transport::refusals() const {
   return implementation_->refusals();
 }
 

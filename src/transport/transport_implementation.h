@@ -10,7 +10,7 @@
 #include <thread>
 #include <zmq.hpp>
 
-#include "rubato/transport/post.h"
+#include "rubato/transport/transport.h"
 #include "transport/guard.h"
 #include "transport/monitor.h"
 #include "transport/peers.h"
@@ -19,12 +19,13 @@
 namespace rubato {
 
 // Thread rules
-//  * All sockets, `dealers_` and `peers_` belong to the post's thread. Others hand frames over through `outbox_` and wake it.
+//  * All sockets, `dealers_` and `peers_` belong to the transport's thread. Others hand frames over through `outbox_` and
+//    wake it.
 //  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
 
-class Post::Implementation {
+class Transport::Implementation {
  public:
-  Implementation(PostOptions options, PostListener& listener);
+  Implementation(TransportOptions options, TransportListener& listener);
   ~Implementation();
   void start() {
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
@@ -49,7 +50,7 @@ class Post::Implementation {
     std::string endpoint, ban;
   };
 
-  bool is_home() const { return options_.home.empty(); }
+  bool is_coordinator() const { return options_.coordinator.empty(); }
   void configure(zmq::socket_t& socket) const;
   void run(const std::stop_token& stop);
   void wait();
@@ -67,8 +68,8 @@ class Post::Implementation {
   void refuse(const std::string& reason, const std::string& detail);
   void wake() const;
 
-  PostOptions options_;
-  PostListener& listener_;
+  TransportOptions options_;
+  TransportListener& listener_;
   zmq::context_t context_;
   std::unique_ptr<Guard> guard_;
   zmq::socket_t router_;

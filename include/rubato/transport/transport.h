@@ -12,7 +12,7 @@
 namespace rubato {
 
 /// Ranks of processes that are no workers.
-inline constexpr int home_rank = -1;
+inline constexpr int coordinator_rank = -1;
 
 /// How a process introduces itself.
 struct Greeting {
@@ -25,17 +25,17 @@ struct Greeting {
   Packed details;  ///< whatever the listener wants to say
 };
 
-/// Told what comes from other processes; every member on the post's own thread, where it must not block.
-class PostListener {
+/// Told what comes from other processes; every member on the transport's own thread, where it must not block.
+class TransportListener {
  public:
-  virtual ~PostListener() = default;
+  virtual ~TransportListener() = default;
   /// A frame of a peer that belongs to the job.
   virtual void arrived(int peer, Frame frame) = 0;
   /// `greeting` is of this job. Returns why it is turned away all the same; empty: it belongs from now on.
   virtual std::string admit(const Greeting& greeting) = 0;
-  /// The home has answered a hello of this process; its greeting.
-  virtual void welcomed(const Greeting& home) = 0;
-  /// The home has turned this process away.
+  /// The coordinator has answered a hello of this process; its greeting.
+  virtual void welcomed(const Greeting& coordinator) = 0;
+  /// The coordinator has turned this process away.
   virtual void turned_away(const std::string& reason) = 0;
   /// Nothing has been heard of `peer` for a while; or it is heard again.
   virtual void silent(int peer, bool is_silent) = 0;
@@ -44,12 +44,12 @@ class PostListener {
   virtual Packed beat() = 0;
 };
 
-struct PostOptions {
-  Greeting me;            ///< endpoint is filled in
-  std::string bind;       ///< endpoint to accept connections at: "tcp://127.0.0.1:*"
-  std::string home;       ///< endpoint of the home; empty: this process is the home
-  bool curve = false;     ///< authenticated and encrypted; else the job's token is the password
-  bool reconnect = true;  ///< give up connections on which nothing moves, and make new ones
+struct TransportOptions {
+  Greeting me;              ///< endpoint is filled in
+  std::string bind;         ///< endpoint to accept connections at: "tcp://127.0.0.1:*"
+  std::string coordinator;  ///< endpoint of the coordinator; empty: this process is the coordinator
+  bool curve = false;       ///< authenticated and encrypted; else the job's token is the password
+  bool reconnect = true;    ///< give up connections on which nothing moves, and make new ones
   Credentials credentials;
   FrameLimits limits;
   double beat_seconds = 0.25;
@@ -69,13 +69,13 @@ struct Refusals {
 };
 
 /// The connections of one process to the others of its job, on a thread of its own: one ZeroMQ ROUTER that accepts, one DEALER to
-/// each process that it sends to. Everybody knows the home; workers learn from it where others are. Frames between two processes
-/// arrive in the order of sending, or are lost with a connection. Members may be called from any thread.
-class Post {
+/// each process that it sends to. Everybody knows the coordinator; workers learn from it where others are. Frames between two
+/// processes arrive in the order of sending, or are lost with a connection. Members may be called from any thread.
+class Transport {
  public:
   /// UsageError when the endpoint cannot be bound.
-  Post(PostOptions options, PostListener& listener);
-  ~Post();
+  Transport(TransportOptions options, TransportListener& listener);
+  ~Transport();
 
   /// Starts to talk: the listener must be ready.
   void start();

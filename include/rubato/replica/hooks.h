@@ -26,9 +26,9 @@ struct BlockGradient {
 /// Called by the roles of the replica's schedule on their own threads, several at once. `step` is the replica's own clock: the
 /// index of the batch that the step took. Every step that begins also ends, in the same segment, for each range of blocks that
 /// the schedule steps together; the two calls may come from different roles.
-class Tie {
+class ReplicaHooks {
  public:
-  virtual ~Tie() = default;
+  virtual ~ReplicaHooks() = default;
   /// `weights` of `blocks` have just been read; the gradient is still to be computed. An exchange that is started here overlaps
   /// with the gradient.
   virtual void step_begins(Context& me, WeightStore& store, BlockRange blocks, const std::vector<Snapshot>& weights,
@@ -39,7 +39,7 @@ class Tie {
   virtual void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step);
 };
 
-/// The tie of a replica that has none.
-Tie& untied();
+/// Those of a replica without a coupling.
+ReplicaHooks& no_hooks();
 
 }  // namespace rubato

@@ -1,4 +1,4 @@
-#include "cluster/post_options.h"
+#include "cluster/transport_options.h"
 
 #include <unistd.h>
 
@@ -37,16 +37,16 @@ std::string host_name() {
 
 /// Where workers have free membership only weights travel, tensor by tensor. Elsewhere whole states do: weights, moments,
 /// averages, passes in flight with their weights.
-PostOptions post_options(const Plan& plan, const ProcessChoice& choice) {
-  PostOptions options;
+TransportOptions transport_options(const Plan& plan, const ProcessChoice& choice) {
+  TransportOptions options;
   options.me = {.rank = choice.rank,
                 .incarnation = choice.incarnation,
                 .digest = digest_of(plan.options),
                 .host = host_name(),
                 .pid = getpid()};
   const bool free = has_free_membership(plan.options, plan.place.parts);
-  options.bind = choice.is_home() ? choice.home : "tcp://" + choice.address + ":*";
-  options.home = choice.is_home() ? "" : choice.home;
+  options.bind = choice.is_coordinator() ? choice.coordinator : "tcp://" + choice.address + ":*";
+  options.coordinator = choice.is_coordinator() ? "" : choice.coordinator;
   options.curve = choice.curve;
   options.credentials = choice.credentials;
   options.reconnect = free;
