@@ -24,7 +24,7 @@ namespace {
 using namespace std::chrono_literals;
 namespace ms = membership;
 
-constexpr auto pause = 50ms;
+constexpr auto between_ticks = 50ms;
 
 void add(StalenessCount& sum, const StalenessCount& more) {
   sum.updates += more.updates;
@@ -104,7 +104,7 @@ std::int64_t Coordinator::run(std::int64_t begin, std::int64_t end) {
     pump(lock);
     const ms::Task task = machine_.task();
     if (task.index() == 0) {
-      changed_.wait_for(lock, pause);
+      changed_.wait_for(lock, between_ticks);
       continue;
     }
     lock.unlock();
@@ -145,7 +145,7 @@ void Coordinator::carry_out(const ms::Task& task) {
       std::unique_lock lock(mutex_);
       while (!stop.stop_requested()) {
         pump(lock);
-        changed_.wait_for(lock, 2 * pause);
+        changed_.wait_for(lock, 2 * between_ticks);
       }
     });
   } else if (const auto* ended = std::get_if<ms::SegmentEnded>(&task)) {
@@ -271,7 +271,7 @@ void Coordinator::tell_the_end(const JobEnd& end) {
   machine_.job_over(static_cast<int>(end.code), end.why, now());
   act();
   while (!std::holds_alternative<ms::AllTold>(machine_.task())) {
-    changed_.wait_for(lock, pause);
+    changed_.wait_for(lock, between_ticks);
     pump(lock);
   }
 }
@@ -348,10 +348,8 @@ void Coordinator::send(const ms::Send& send, const Packed* incoming) {
 void Coordinator::post_message(int rank, const ms::Message& message, Packed content) {
   const auto* begin = std::get_if<ms::Begin>(&message);
   pack_message(content, message);
-  transport_->send(rank, {.kind = FrameKind::order,
-                     .about = "",
-                     .serial = begin == nullptr ? 0 : begin->term,
-                     .content = std::move(content)});
+  transport_->send(
+      rank, {.kind = FrameKind::order, .about = "", .serial = begin == nullptr ? 0 : begin->term, .content = std::move(content)});
 }
 
 /// Sends what takes time to be packed, if it is still wanted then.

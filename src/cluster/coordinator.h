@@ -20,8 +20,8 @@ namespace rubato {
 class MetricsPage;
 
 /// The coordinator of a job of several processes: it holds the centre, or a copy of each replica's state, and the run folder,
-/// tells workers what to do and knows how they are. What it decides stands in membership::CoordinatorMachine; here its actions and
-/// tasks are carried out.
+/// tells workers what to do and knows how they are. What it decides stands in membership::CoordinatorMachine; here its actions
+/// and tasks are carried out.
 ///
 /// Thread rules: the trainer's thread calls `run`, the transport's thread everything of TransportListener, the conductor, where
 /// membership is free, begins workers while the trainer tests. `mutex_` guards the machine and what stands beside it. Actions are
@@ -60,7 +60,7 @@ class Coordinator final : public Execution, public ProcessLink {
   /// What is known of a worker besides its membership.
   struct Worker {
     WorkerFigures figures;
-    Packed content;  ///< its state or weights, as they came last
+    Packed content;                       ///< its state or weights, as they came last
     std::optional<std::int64_t> counted;  ///< steps of its process
     std::int64_t samples_at = 0;          ///< for the rate
     double rate = 0;
@@ -110,7 +110,7 @@ class Coordinator final : public Execution, public ProcessLink {
   std::condition_variable changed_;
   membership::CoordinatorMachine machine_;
   std::vector<Worker> workers_;
-  std::vector<membership::Send> deferred_;  ///< their content has to be packed first
+  std::vector<membership::Send> deferred_;             ///< their content has to be packed first
   std::vector<StalenessCount> staleness_of_the_dead_;  ///< per block
   std::map<std::string, int> places_;                  ///< of channels that workers receive
   std::optional<double> train_loss_, test_accuracy_;

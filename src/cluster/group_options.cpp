@@ -2,6 +2,7 @@
 
 #include "rubato/couplings/coupling.h"
 #include "rubato/job/processes.h"
+#include "rubato/model/process.h"
 
 namespace rubato {
 namespace {

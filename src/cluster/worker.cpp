@@ -13,9 +13,9 @@
 #include <fmt/format.h>
 
 #include "cluster/group_options.h"
-#include "cluster/transport_options.h"
 #include "cluster/process_link.h"
 #include "cluster/rendezvous.h"
+#include "cluster/transport_options.h"
 #include "cluster/worker_figures.h"
 #include "rubato/collectives/collectives.h"
 #include "rubato/core/error.h"
@@ -35,7 +35,7 @@ using namespace std::chrono_literals;
 namespace ms = membership;
 
 constexpr auto handing_over = 50ms;  // of what the transport has taken, to the system
-constexpr auto pause = 100ms;
+constexpr auto at_rest = 100ms;
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -118,12 +118,12 @@ class Worker::Implementation final : public ProcessLink {
   std::mutex mutex_;
   std::condition_variable changed_;
   ms::WorkerMachine machine_;
-  Packed begin_state_;                 ///< what came with the order that the machine has taken
-  Packed result_;                      ///< of the last segment
-  bool running_ = false;               ///< the job's sources are open
-  bool away_ = false;                  ///< the coordinator
-  std::map<std::string, int> places_;  ///< of channels, as others have said
-  std::unique_ptr<Transport> transport_;         ///< last: its thread uses all of the above
+  Packed begin_state_;                    ///< what came with the order that the machine has taken
+  Packed result_;                         ///< of the last segment
+  bool running_ = false;                  ///< the job's sources are open
+  bool away_ = false;                     ///< the coordinator
+  std::map<std::string, int> places_;     ///< of channels, as others have said
+  std::unique_ptr<Transport> transport_;  ///< last: its thread uses all of the above
 };
 
 Worker::Implementation::Implementation(Plan plan, std::function<void(const std::string&)> note)
@@ -136,11 +136,7 @@ Worker::Implementation::Implementation(Plan plan, std::function<void(const std::
       me_{getpid(), host_name(), choice_.incarnation},
       rendezvous_(std::make_shared<RendezvousAtCoordinator>([this](const ms::Message& message) { report(message); })),
       collectives_(choice_.address, rendezvous_),
-      machine_({.policy = group_.policy,
-                .sums = group_.sums,
-                .patience = group_.patience,
-                .process = me_},
-               seconds_now()) {
+      machine_({.policy = group_.policy, .sums = group_.sums, .patience = group_.patience, .process = me_}, seconds_now()) {
   drop_what_others_hold();
   unpack_to(plan_.stage.device);
   runtime_ = make_process_runtime(plan_.roles, *this, plan_.options.silence);
@@ -189,7 +185,7 @@ JobEnd Worker::Implementation::run() {
     } else if (const auto* segment = std::get_if<ms::RunSegment>(&task)) {
       run_segment(segment->begin, lock);
     } else {
-      changed_.wait_for(lock, pause);
+      changed_.wait_for(lock, at_rest);
     }
   }
 }
@@ -204,7 +200,8 @@ JobEnd Worker::Implementation::leave(const ms::Exit& exit) {
   if (exit.code == ms::exit_usage) throw UsageError(why);
   if (!exit.alone) {
     if (exit.code == ms::exit_interrupted) return {ExitCode::interrupted, "", why};
-    throw DataError(fmt::format("{} at {}: is the job's coordinator running there, with the same key file?", why, choice_.coordinator));
+    throw DataError(
+        fmt::format("{} at {}: is the job's coordinator running there, with the same key file?", why, choice_.coordinator));
   }
   const std::string saved = save_weights();
   why += saved.empty() ? "; this worker ends" : "; this worker's weights are in " + saved;

@@ -5,18 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "membership/overloaded.h"
+
 namespace rubato::membership {
-namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
-template <class... Ts>
-Overloaded(Ts...) -> Overloaded<Ts...>;
-
-}  // namespace
-
 CoordinatorMachine::CoordinatorMachine(const GroupOptions& options)
     : options_(options), members_(static_cast<std::size_t>(options.workers)), trained_(options.trained_before) {
   // Later coordinators of a job have higher terms and versions than earlier ones.

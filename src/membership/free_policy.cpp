@@ -9,8 +9,8 @@
 namespace rubato::membership {
 namespace {
 
-constexpr std::int64_t the_run = 1;  ///< the only segment of a worker
-constexpr double moment = 1;         ///< seconds that what a dead worker has sent may be on its way
+constexpr std::int64_t the_run = 1;      ///< the only segment of a worker
+constexpr double words_of_the_dead = 1;  ///< seconds that what a dead worker has sent may be on its way
 
 }  // namespace
 
@@ -168,7 +168,7 @@ bool CoordinatorMachine::free_over(double now) {
       continue;
     }
     if (is.present() && !is.silent) return false;
-    if (waited <= options_.patience && !(is.gone && waited > moment)) return false;
+    if (waited <= options_.patience && !(is.gone && waited > words_of_the_dead)) return false;
   }
   if (!any_finished && !stop_wanted_) fail(exit_data, "no worker is left, and none has come back");
   return true;

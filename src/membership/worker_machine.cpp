@@ -5,18 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "membership/overloaded.h"
+
 namespace rubato::membership {
-namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
-template <class... Ts>
-Overloaded(Ts...) -> Overloaded<Ts...>;
-
-}  // namespace
-
 Status WorkerMachine::status(std::int64_t step) {
   if (busy_) step_ = std::max(step_, step);
   return {++serial_, options_.process, phase_, term_, segment_, step_, holds_, stop_wanted_, version_};
