@@ -135,13 +135,11 @@ void DownpourHooks::load(torch::serialize::InputArchive& archive) {
 
 /// Adds what is pushed, as it comes. With averaging the evaluation weights are a running mean of the centre (ADOWNPOUR,
 /// MVADOWNPOUR).
-class Downpour final : public Coupling {
+class Downpour final : public CentreCoupling {
  public:
   Downpour(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging)
-      : options_(options),
+      : CentreCoupling(parts, options, averaging, options.averaging_rate),
         pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
-        centre_(parts.model, centre_store(parts, averaging, options.averaging_rate)),
-        exchanges_(options.replicas, centre_.block_count()),
         hooks_(parts, [&](int i) { return std::make_unique<DownpourHooks>(i, parts, options, pushes_); }) {}
 
   ReplicaHooks& hooks(int replica) override { return hooks_[replica]; }
@@ -157,24 +155,10 @@ class Downpour final : public Coupling {
     hooks_[replica].start_from(join_centre(me, pushes_, store, replica, step));
   }
   void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step) override {
-    const BlockSets centre = newest(me, centre_);
-    adopt(me, store, "resume", centre, step);
-    hooks_[replica].start_from(centre);
+    CentreCoupling::replica_resumes(me, store, replica, step);
+    hooks_[replica].start_from(newest(me, centre_));
   }
-  WeightStore& evaluation_weights() override { return centre_; }
   std::string requests() const override { return pushes_.name; }
-
-  std::optional<StalenessCount> centre_staleness(int block) const override {
-    return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
-  }
-  void save(torch::serialize::OutputArchive& archive) const override {
-    centre_.save(archive);
-    exchanges_.save(archive);
-  }
-  void load(torch::serialize::InputArchive& archive) override {
-    centre_.load(archive);
-    exchanges_.load(archive);
-  }
   void save_hooks(torch::serialize::OutputArchive& archive, int replica) const override { hooks_[replica].save(archive); }
   void load_hooks(torch::serialize::InputArchive& archive, int replica) override { hooks_[replica].load(archive); }
 
@@ -201,7 +185,6 @@ class Downpour final : public Coupling {
     send(me, Channel<Pull>{{push.respond_to, unbounded}}, std::move(pull));
   }
 
-  CouplingOptions options_;
   bool is_usable(const Push& push) const {
     if (push.replica < 0 || push.replica >= options_.replicas) return false;
     if (push.joins || push.leaves) return true;
@@ -210,8 +193,6 @@ class Downpour final : public Coupling {
   }
 
   Channel<Push> pushes_;
-  WeightStore centre_;
-  ExchangeCount exchanges_;
   HooksOf<DownpourHooks> hooks_;
 };
 

@@ -88,13 +88,11 @@ class ElasticHooks final : public ReplicaHooks {
   Channel<ElasticRequest> requests_;
 };
 
-class Elastic : public Coupling {
+class Elastic : public CentreCoupling {
  public:
   Elastic(const CouplingParts& parts, const CouplingOptions& options)
-      : options_(options),
+      : CentreCoupling(parts, options, "none", 0),
         requests_{{"requests", unbounded}, [this](const ElasticRequest& request) { return is_usable(request); }},
-        centre_(parts.model, centre_store(parts, "none", 0)),
-        exchanges_(options.replicas, centre_.block_count()),
         hooks_(parts, [&](int i) { return std::make_unique<ElasticHooks>(i, options, requests_); }) {
     for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
   }
@@ -112,22 +110,7 @@ class Elastic : public Coupling {
   void replica_joins(Context& me, WeightStore& store, int replica, std::int64_t step) override {
     join_centre(me, requests_, store, replica, step);
   }
-  void replica_resumes(Actor& me, WeightStore& store, int, std::int64_t step) override {
-    adopt(me, store, "resume", newest(me, centre_), step);
-  }
-  WeightStore& evaluation_weights() override { return centre_; }
   std::string requests() const override { return requests_.name; }
-  std::optional<StalenessCount> centre_staleness(int block) const override {
-    return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
-  }
-  void save(torch::serialize::OutputArchive& archive) const override {
-    centre_.save(archive);
-    exchanges_.save(archive);
-  }
-  void load(torch::serialize::InputArchive& archive) override {
-    centre_.load(archive);
-    exchanges_.load(archive);
-  }
 
  protected:
   virtual void serve(Context& me, ElasticRequest request) = 0;
@@ -167,8 +150,6 @@ class Elastic : public Coupling {
     }
   }
 
-  CouplingOptions options_;
-
  private:
   bool is_usable(const ElasticRequest& request) const {
     if (request.replica < 0 || request.replica >= options_.replicas) return false;
@@ -176,8 +157,6 @@ class Elastic : public Coupling {
   }
 
   Channel<ElasticRequest> requests_;
-  WeightStore centre_;
-  ExchangeCount exchanges_;
   std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
   HooksOf<ElasticHooks> hooks_;
 };

@@ -157,6 +157,30 @@ StoreOptions centre_store(const CouplingParts& parts, const std::string& averagi
   return options;
 }
 
+CentreCoupling::CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging,
+                               double rate)
+    : options_(options),
+      centre_(parts.model, centre_store(parts, averaging, rate)),
+      exchanges_(options.replicas, centre_.block_count()) {}
+
+void CentreCoupling::replica_resumes(Actor& me, WeightStore& store, int /*replica*/, std::int64_t step) {
+  adopt(me, store, "resume", newest(me, centre_), step);
+}
+
+std::optional<StalenessCount> CentreCoupling::centre_staleness(int block) const {
+  return options_.centre_here ? std::optional(exchanges_.of(block)) : std::nullopt;
+}
+
+void CentreCoupling::save(torch::serialize::OutputArchive& archive) const {
+  centre_.save(archive);
+  exchanges_.save(archive);
+}
+
+void CentreCoupling::load(torch::serialize::InputArchive& archive) {
+  centre_.load(archive);
+  exchanges_.load(archive);
+}
+
 WeightStore& MeanStore::refreshed() {
   Bystander me;
   for (int block = 0; block < mean_.block_count(); ++block) {

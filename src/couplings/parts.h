@@ -161,6 +161,23 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, const Couplin
       me, requests, options, centre, std::forward<Serve>(serve), [](int) {}, exchanges);
 }
 
+/// A coupling whose replicas exchange weights with a centre, which counts how stale what they bring is.
+class CentreCoupling : public Coupling {
+ public:
+  /// `averaging` and `rate`: of the centre's weights, as in `AveragingOptions`.
+  CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging, double rate);
+  void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step) override;
+  WeightStore& evaluation_weights() override { return centre_; }
+  std::optional<StalenessCount> centre_staleness(int block) const override;
+  void save(torch::serialize::OutputArchive& archive) const override;
+  void load(torch::serialize::InputArchive& archive) override;
+
+ protected:
+  CouplingOptions options_;
+  WeightStore centre_;
+  ExchangeCount exchanges_;
+};
+
 /// The hooks of each replica of this process.
 template <class T>
 class HooksOf {

@@ -169,6 +169,48 @@ std::vector<int> choose_cuts(const Plan& plan) {
   return balanced_cuts(profile.costs(), o.stages);
 }
 
+StoreOptions store_options(const TrainOptions& o, const Plan& plan) {
+  return {.optimizer = {.name = o.optimizer,
+                        .learning_rate = learning_rate(o, plan),
+                        .momentum = *o.momentum,
+                        .nesterov = o.nesterov,
+                        .momentum_form = parse_momentum_form(o.momentum_form),
+                        .weight_decay = *o.weight_decay,
+                        .clip_norm = o.clip_norm,
+                        .clip_value = o.clip_value},
+          .averaging = {o.averaging, o.averaging_rate},
+          .scale_by_staleness = o.staleness_scaling == "inverse",
+          .device = plan.stage.device};
+}
+
+ScheduleOptions schedule_options(const TrainOptions& o, const Plan& plan) {
+  return {.name = o.schedule,
+          .workers = o.workers,
+          .forward_threads = o.forward_threads,
+          .backward_threads = o.backward_threads,
+          .max_in_flight = o.max_in_flight,
+          .publish = parse_publish(o.publish),
+          .cuts = choose_cuts(plan),
+          .micro_batches = o.micro_batches,
+          .partial_after = o.partial_after,
+          .gradient_shrinking = o.gradient_shrinking,
+          .dni = {.layers = o.dni_layers,
+                  .width = o.dni_width,
+                  .learning_rate = o.dni_lr,
+                  .labels = o.dni_labels,
+                  .classes = plan.data->train.classes}};
+}
+
+CouplingOptions coupling_options(const TrainOptions& o) {
+  return {.name = o.coupling,
+          .replicas = o.replicas,
+          .period = std::max<std::int64_t>(1, *o.period),
+          .moving_rate = o.moving_rate.value_or(0),
+          .penalty = o.penalty,
+          .averaging_rate = o.averaging_rate,
+          .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
+}
+
 /// What the processes of a job do not have together.
 void refuse_in_processes(const TrainOptions& o) {
   if (o.record) throw UsageError("--record in several processes: nobody sees the order of them all; record a run on threads");
@@ -217,42 +259,12 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                 .bf16 = o.precision == "bf16",
                 .channels_last = o.memory_format == "channels-last",
                 .device = parse_device(o.device)};
-  plan.store = {.optimizer = {.name = o.optimizer,
-                              .learning_rate = learning_rate(o, plan),
-                              .momentum = *o.momentum,
-                              .nesterov = o.nesterov,
-                              .momentum_form = parse_momentum_form(o.momentum_form),
-                              .weight_decay = *o.weight_decay,
-                              .clip_norm = o.clip_norm,
-                              .clip_value = o.clip_value},
-                .averaging = {o.averaging, o.averaging_rate},
-                .scale_by_staleness = o.staleness_scaling == "inverse",
-                .device = plan.stage.device};
+  plan.store = store_options(o, plan);
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
-  plan.schedule = {.name = o.schedule,
-                   .workers = o.workers,
-                   .forward_threads = o.forward_threads,
-                   .backward_threads = o.backward_threads,
-                   .max_in_flight = o.max_in_flight,
-                   .publish = parse_publish(o.publish),
-                   .cuts = choose_cuts(plan),
-                   .micro_batches = o.micro_batches,
-                   .partial_after = o.partial_after,
-                   .gradient_shrinking = o.gradient_shrinking,
-                   .dni = {.layers = o.dni_layers,
-                           .width = o.dni_width,
-                           .learning_rate = o.dni_lr,
-                           .labels = o.dni_labels,
-                           .classes = plan.data->train.classes}};
+  plan.schedule = schedule_options(o, plan);
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
-  plan.coupling = {.name = o.coupling,
-                   .replicas = o.replicas,
-                   .period = std::max<std::int64_t>(1, *o.period),
-                   .moving_rate = o.moving_rate.value_or(0),
-                   .penalty = o.penalty,
-                   .averaging_rate = o.averaging_rate,
-                   .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
+  plan.coupling = coupling_options(o);
   check(plan.coupling, *o.lr);
   o.cuts = cuts_text(plan.schedule.cuts);
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / o.threads_per_role);

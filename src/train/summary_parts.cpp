@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "rubato/core/build_info.h"
 #include "rubato/model/digest.h"
 
 namespace rubato {
@@ -26,6 +27,19 @@ nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime) {
   if (p.loss > 0) json["loss"] = p.loss;
   if (runtime.profile_file.empty() && runtime.block_costs.empty()) json["device-gflops"] = runtime.device_gflops;
   return json;
+}
+
+nlohmann::ordered_json what_if_json(const WhatIf& what_if) {
+  return {{"recorded_seconds", what_if.recorded_seconds},
+          {"recorded_steps", what_if.recorded_steps},
+          {"predicted_seconds", what_if.predicted_seconds},
+          {"error", what_if.error()}};
+}
+
+nlohmann::ordered_json build_json() {
+  const BuildInfo& build = build_info();
+  return {{"rubato", build.version}, {"libtorch", build.libtorch}, {"compiler", build.compiler},
+          {"type", build.type},      {"platform", build.platform}, {"commit", build.commit}};
 }
 
 void add_figures(nlohmann::ordered_json& json, const TraceFigures& figures, const WeightStore& store) {

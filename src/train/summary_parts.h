@@ -17,6 +17,10 @@ std::string digest_of(const DataSplit& data);
 std::int64_t peak_rss_bytes();
 /// On what the run was simulated; what was not given is left out.
 nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime);
+/// How well the simulation of a recorded run does.
+nlohmann::ordered_json what_if_json(const WhatIf& what_if);
+/// Of what rubato was built, and from what.
+nlohmann::ordered_json build_json();
 void add_figures(nlohmann::ordered_json& json, const TraceFigures& figures, const WeightStore& store);
 void add_bias(nlohmann::ordered_json& json, const BiasReport& bias);
 

@@ -364,12 +364,7 @@ std::string Trainer::summary() const {
     json["events"] = event_count_.count();
     json["simulation"] = simulation_json(plan_.runtime);
   }
-  if (const auto& what_if = plan_.what_if) {
-    json["what_if"] = {{"recorded_seconds", what_if->recorded_seconds},
-                       {"recorded_steps", what_if->recorded_steps},
-                       {"predicted_seconds", what_if->predicted_seconds},
-                       {"error", what_if->error()}};
-  }
+  if (plan_.what_if) json["what_if"] = what_if_json(*plan_.what_if);
   if (plan_.options.trace) add_figures(json, figures_of(trace_), job_->store(0));
   if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
@@ -382,9 +377,7 @@ std::string Trainer::summary() const {
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
   json["weights_digest"] = execution_->digest();
-  const BuildInfo& build = build_info();
-  json["build"] = {{"rubato", build.version}, {"libtorch", build.libtorch}, {"compiler", build.compiler},
-                   {"type", build.type},      {"platform", build.platform}, {"commit", build.commit}};
+  json["build"] = build_json();
   json["host"] = host_info();
   return json.dump(2) + "\n";
 }

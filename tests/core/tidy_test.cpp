@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <regex>
 #include <set>
@@ -11,27 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "core/source_text.h"
+
 namespace core_tidy_test {
 
 namespace fs = std::filesystem;
-const fs::path root = RUBATO_SOURCE_DIR;
-
-std::vector<fs::path> files_under(const std::vector<std::string>& folders) {
-  std::vector<fs::path> files;
-  for (const std::string& folder : folders) {
-    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
-      const std::string extension = entry.path().extension();
-      if (extension == ".h" || extension == ".cpp") files.push_back(fs::relative(entry.path(), root));
-    }
-  }
-  return files;
-}
-
-std::string text_of(const fs::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(root / file).rdbuf();
-  return text.str();
-}
+using rubato::test::sources_under;
+using rubato::test::text_of;
 
 /// "model" for src/model/x.cpp and include/rubato/model/x.h; empty elsewhere.
 std::string room_of(const std::string& path) {
@@ -99,7 +84,7 @@ struct Include {
 std::vector<Include> includes_of(const std::vector<std::string>& folders) {
   const std::regex include("#include \"((?:rubato/)?([a-z]+)/[^\"]+)\"");
   std::vector<Include> all;
-  for (const fs::path& file : files_under(folders)) {
+  for (const fs::path& file : sources_under(folders)) {
     const std::string text = text_of(file);
     for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it)
       all.push_back({file, (*it)[1], (*it)[2]});
@@ -143,7 +128,7 @@ TEST(Tidy, private_headers_stay_in_their_room) {
 
 TEST(Tidy, rooms_stay_small) {
   std::map<std::string, std::ptrdiff_t> lines;
-  for (const fs::path& file : files_under({"include", "src"})) {
+  for (const fs::path& file : sources_under({"include", "src"})) {
     const std::string text = text_of(file);
     lines[room_of(file.string())] += std::count(text.begin(), text.end(), '\n');
   }
@@ -153,7 +138,7 @@ TEST(Tidy, rooms_stay_small) {
 
 TEST(Tidy, nothing_uses_a_global_generator_or_writes_shared_gradients) {
   const std::regex banned(R"(manual_seed|getDefaultCPUGenerator|torch::rand\(|torch::randn\(|std::rand|random_device)");
-  for (const fs::path& file : files_under({"include", "src", "apps"})) {
+  for (const fs::path& file : sources_under({"include", "src", "apps"})) {
     std::smatch match;
     const std::string text = text_of(file);
     EXPECT_FALSE(std::regex_search(text, match, banned)) << file << ": " << match.str();
@@ -163,7 +148,7 @@ TEST(Tidy, nothing_uses_a_global_generator_or_writes_shared_gradients) {
 }
 
 TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
-  for (const fs::path& file : files_under(
+  for (const fs::path& file : sources_under(
            {"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings", "src/model", "src/data", "src/zoo"})) {
     const std::string text = text_of(file);
     EXPECT_EQ(text.find("std::chrono"), std::string::npos) << file << ": time comes from Context::now";
@@ -173,7 +158,7 @@ TEST(Tidy, schedules_and_models_never_look_at_a_clock) {
 }
 
 TEST(Tidy, what_timing_decides_passes_the_ordering_point) {
-  for (const fs::path& file : files_under({"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings"})) {
+  for (const fs::path& file : sources_under({"include/rubato/schedules", "src/schedules", "src/replica", "src/couplings"})) {
     EXPECT_FALSE(std::regex_search(text_of(file), std::regex("std::(atomic|mutex)")))
         << file << ": a recording would not know of it; use LastToLeave, OrderedMutex or a channel";
   }
@@ -181,7 +166,7 @@ TEST(Tidy, what_timing_decides_passes_the_ordering_point) {
 
 TEST(Tidy, one_file_knows_versions_of_libraries) {
   const std::regex version(R"(\b(TORCH|FMT|MHD|SIMGRID|ZMQ|CPPZMQ|CLI11|TOML_LIB|NLOHMANN_JSON|GOOGLE_PROTOBUF)_VERSION)");
-  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+  for (const fs::path& file : sources_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
     if (file.filename() == "torch_versions.h" || file.filename() == "tidy_test.cpp") continue;
     std::smatch match;
     const std::string text = text_of(file);
@@ -195,7 +180,7 @@ TEST(Tidy, one_file_knows_versions_of_libraries) {
 
 TEST(Tidy, fixed_width_integers_are_included_where_they_are_used) {
   const std::regex integer(R"(\bstd::u?int(8|16|32|64)_t\b)");
-  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+  for (const fs::path& file : sources_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
     const std::string text = text_of(file);
     EXPECT_TRUE(!std::regex_search(text, integer) || text.find("#include <cstdint>") != std::string::npos)
         << file << ": older standard libraries brought it along, newer ones do not";
@@ -204,7 +189,7 @@ TEST(Tidy, fixed_width_integers_are_included_where_they_are_used) {
 
 TEST(Tidy, files_stay_small_and_carry_no_unfinished_business) {
   const std::string to_do = std::string("TO") + "DO", fix_me = std::string("FIX") + "ME";
-  for (const fs::path& file : files_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
+  for (const fs::path& file : sources_under({"include", "src", "apps", "tests", "benchmarks", "examples"})) {
     const std::string text = text_of(file);
     EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 600) << file;
     EXPECT_EQ(text.find(to_do), std::string::npos) << file;
@@ -214,7 +199,7 @@ TEST(Tidy, files_stay_small_and_carry_no_unfinished_business) {
 
 TEST(Tidy, every_header_is_included_somewhere) {
   std::string all;
-  const auto files = files_under({"include", "src", "apps", "tests", "benchmarks", "examples"});
+  const auto files = sources_under({"include", "src", "apps", "tests", "benchmarks", "examples"});
   for (const fs::path& file : files) all += text_of(file);
   for (const fs::path& file : files) {
     if (file.extension() != ".h") continue;
