@@ -37,12 +37,12 @@ double first_of(const Sum& sum) {
 /// What a member asks after a death, and a way to wait for it.
 class Questions {
  public:
-  void add(const SumQuestion& question) {
+  void add(const membership::SumId& question) {
     const std::lock_guard lock(mutex_);
     all_.push_back(question);
     changed_.notify_all();
   }
-  SumQuestion first() {
+  membership::SumId first() {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, long_enough, [&] { return !all_.empty(); })) throw std::runtime_error("nobody has asked");
     return all_.front();
@@ -51,7 +51,7 @@ class Questions {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<SumQuestion> all_;
+  std::vector<membership::SumId> all_;
 };
 
 /// Members of one process meet here.
@@ -104,7 +104,7 @@ class CollectivesTest : public ::testing::Test {
  protected:
   std::unique_ptr<Collectives> member(int replica, const Members& members, std::int64_t group_version = 1) {
     auto one = std::make_unique<Collectives>("127.0.0.1", board_);
-    one->meet(0, group_version, members, replica, 0);
+    one->meet(group_version, members, replica, 0);
     return one;
   }
   std::future<Sum> sums(Collectives& member, double value, int number = -1) {
@@ -120,8 +120,9 @@ class CollectivesTest : public ::testing::Test {
   }
   /// Answers everything that `asker` asks with what `other` has finished.
   static void answer_from(Collectives& asker, std::int64_t number, Collectives& other) {
-    asker.ask_with(
-        [&asker, number, &other](const SumQuestion& question) { asker.answer(number, question, other.finished(question)); });
+    asker.ask_with([&asker, number, &other](const membership::SumId& question) {
+      if (const auto known = other.asked(question)) asker.answer(number, question, known->outcome, known->sum);
+    });
   }
 
   const std::shared_ptr<Board> board_ = std::make_shared<Board>();
@@ -158,7 +159,7 @@ TEST_F(CollectivesTest, the_survivors_finish_a_sum_without_the_dead) {
   answer_from(*a, 1, *b);
   answer_from(*b, 0, *a);
   auto x = sums(*a, 1), y = sums(*b, 10);
-  for (Collectives* one : {a.get(), b.get()}) one->set_members(2, {0, 1});
+  for (Collectives* one : {a.get(), b.get()}) one->set_members({2, {0, 1}});
   for (auto* one : {&x, &y}) {
     const Sum sum = result(*one);
     EXPECT_EQ(first_of(sum), 11);
@@ -173,10 +174,10 @@ TEST_F(CollectivesTest, the_survivors_finish_a_sum_without_the_dead) {
 TEST_F(CollectivesTest, the_last_survivor_goes_on_alone) {
   const auto way = std::make_shared<Detour>(board_);
   Collectives a("127.0.0.1", way);
-  a.meet(0, 1, {0, 1}, 0, 0);
+  a.meet(1, {0, 1}, 0, 0);
   auto x = sums(a, 7);
   way->wait_for_somebody();
-  a.set_members(2, {0});
+  a.set_members({2, {0}});
   const Sum sum = result(x);
   EXPECT_EQ(first_of(sum), 7);
   EXPECT_EQ(sum->parts(), 1);
@@ -192,22 +193,24 @@ TEST_F(CollectivesTest, who_has_not_finished_a_sum_takes_it_from_who_has) {
   }
   const auto way = std::make_shared<Detour>(board_);  // 1 does not get far at first
   Collectives b("127.0.0.1", way);
-  b.meet(0, 1, {0, 1, 2}, 1, 0);
+  b.meet(1, {0, 1, 2}, 1, 0);
   Questions questions;
-  b.ask_with([&](const SumQuestion& question) { questions.add(question); });
+  b.ask_with([&](const membership::SumId& question) { questions.add(question); });
   auto late = sums(b, 10);
   way->wait_for_somebody();
   way->open();
-  a->set_members(2, {0, 1});
-  b.set_members(2, {0, 1});
-  const SumQuestion question = questions.first();
+  a->set_members({2, {0, 1}});
+  b.set_members({2, {0, 1}});
+  const membership::SumId question = questions.first();
   EXPECT_EQ(question.group, "weights");
   EXPECT_EQ(question.number, 0);
-  EXPECT_EQ(question.group_version, 2);
-  b.answer(2, question, nullptr);  // no member any more: its answer counts for nothing
+  EXPECT_EQ(question.version, 2);
+  b.answer(2, question, membership::SumOutcome::lacking, nullptr);  // no member any more: its answer counts for nothing
   EXPECT_EQ(late.wait_for(200ms), std::future_status::timeout);
-  ASSERT_NE(a->finished(question), nullptr);
-  b.answer(0, question, a->finished(question));
+  const auto known = a->asked(question);
+  ASSERT_TRUE(known.has_value());
+  EXPECT_EQ(known->outcome, membership::SumOutcome::finished);
+  b.answer(0, question, known->outcome, known->sum);
   const Sum sum = result(late);
   EXPECT_EQ(first_of(sum), 111);
   EXPECT_EQ(sum->parts(), 3);
@@ -221,21 +224,21 @@ TEST_F(CollectivesTest, who_has_not_finished_a_sum_takes_it_from_who_has) {
 TEST_F(CollectivesTest, an_answer_to_an_older_question_is_dropped) {
   const auto way = std::make_shared<Detour>(board_);
   Collectives a("127.0.0.1", way);
-  a.meet(0, 1, {0, 1, 2}, 0, 0);
+  a.meet(1, {0, 1, 2}, 0, 0);
   const auto b = member(1, {0, 1, 2});
   Questions questions;
-  a.ask_with([&](const SumQuestion& question) { questions.add(question); });
+  a.ask_with([&](const membership::SumId& question) { questions.add(question); });
   auto x = sums(a, 1);
   way->wait_for_somebody();  // it has begun before the news
   way->open();
-  a.set_members(2, {0, 1});
-  const SumQuestion question = questions.first();
-  SumQuestion older = question;
-  older.group_version = 1;
-  a.answer(1, older, part_of(1000));
+  a.set_members({2, {0, 1}});
+  const membership::SumId question = questions.first();
+  membership::SumId older = question;
+  older.version = 1;
+  a.answer(1, older, membership::SumOutcome::finished, part_of(1000));
   EXPECT_EQ(x.wait_for(200ms), std::future_status::timeout);
-  a.answer(1, question, nullptr);
-  b->set_members(2, {0, 1});
+  a.answer(1, question, membership::SumOutcome::lacking, nullptr);
+  b->set_members({2, {0, 1}});
   auto y = sums(*b, 10);
   EXPECT_EQ(first_of(result(x)), 11);
   EXPECT_EQ(first_of(result(y)), 11);
@@ -245,7 +248,7 @@ TEST_F(CollectivesTest, an_answer_to_an_older_question_is_dropped) {
 TEST_F(CollectivesTest, complains_when_connections_fail_and_meets_again) {
   const auto way = std::make_shared<Detour>(board_, true);
   Collectives a("127.0.0.1", way);
-  a.meet(0, 1, {0, 1}, 0, 0);
+  a.meet(1, {0, 1}, 0, 0);
   const auto b = member(1, {0, 1});
   std::promise<std::int64_t> complaint;
   std::atomic<bool> complained{false};
@@ -259,7 +262,7 @@ TEST_F(CollectivesTest, complains_when_connections_fail_and_meets_again) {
   ASSERT_EQ(heard.wait_for(long_enough), std::future_status::ready);
   EXPECT_EQ(heard.get(), 1);
   way->open();
-  for (Collectives* one : {&a, b.get()}) one->set_members(2, {0, 1});
+  for (Collectives* one : {&a, b.get()}) one->set_members({2, {0, 1}});
   EXPECT_EQ(first_of(result(x)), 11);
   EXPECT_EQ(first_of(result(y)), 11);
 }
