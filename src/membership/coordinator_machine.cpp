@@ -385,7 +385,7 @@ void CoordinatorMachine::tick(double now) {
 void CoordinatorMachine::job_over(int code, const std::string& why, double now) {
   end_of_job_ = Leave{code, why};
   set_task({}, Stage::leaving, now);
-  told_ = now - say_end_every;
+  told_ = now - 2 * say_end_every;
   leave_tick(now);
 }
 
