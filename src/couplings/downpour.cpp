@@ -164,6 +164,7 @@ class Downpour final : public CentreCoupling {
 
  private:
   void serve(Context& me, const Push& push) {
+    require_finite(push.replica, push.moved);
     Pull pull;
     pull.step = push.step;
     for (int block = push.blocks.first; block < push.blocks.last; ++block) {

@@ -253,5 +253,31 @@ TEST(Frozen, parameters_stay) {
   }
 }
 
+/// A replica whose weights are not finite any more: the job has diverged, and the centre has not.
+TEST_F(Clocks, a_centre_takes_nothing_that_is_not_finite) {
+  for (const char* name : {"easgd", "async-easgd", "eamsgd", "downpour", "adownpour", "mvadownpour", "mdownpour", "admm"}) {
+    SCOPED_TRACE(name);
+    const CouplingEntry& entry = find_coupling(name);
+    JobParts parts;
+    parts.schedule.name = "serial";
+    parts.coupling.name = name;
+    parts.coupling.replicas = 2;
+    parts.coupling.period = entry.default_period == 0 ? 0 : 1;
+    parts.store = entry.look_ahead ? nesterov(0.05) : test::sgd(0.05, 0, 0);
+    Herd herd(test::small_model("mlp"), std::move(parts), batches_of(8));
+    Bystander me;
+    herd.job->store(1).update(me, 0, "poison", [](const TensorSet&, std::vector<torch::Tensor>& next) {
+      for (torch::Tensor& tensor : next) tensor.fill_(std::nan(""));
+    });
+    EXPECT_THROW(herd.go(0, 4), DivergedError);
+    const WeightStore& centre = herd.job->coupling().evaluation_weights();
+    for (int block = 0; block < centre.block_count(); ++block) {
+      for (const torch::Tensor& tensor : centre.read(me, block).parameters->tensors) {
+        EXPECT_TRUE(torch::isfinite(tensor).all().item<bool>());
+      }
+    }
+  }
+}
+
 }  // namespace couplings_clocks_test
 }  // namespace rubato
