@@ -219,8 +219,8 @@ void Trainer::test() {
 }
 
 void Trainer::run_segment(std::int64_t end) {
-  if (recorder_) recorder_->begin_segment(progress_.step);
   if (stop_requested_) return;
+  if (recorder_) recorder_->begin_segment(progress_.step);
   const auto wall = std::chrono::steady_clock::now();
   const double begin = execution_->now();
   const auto account = [&] {
