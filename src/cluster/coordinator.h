@@ -73,7 +73,7 @@ class Coordinator final : public Execution, public ProcessLink {
   void gather(const membership::SegmentEnded& ended);
   void start_centre();
   void join_centre();
-  void tell_the_end(const JobEnd& end);
+  void tell_the_end(const JobEnd& end, bool others_come);
   void say_where(int rank);
   void worker_listens(int peer, const std::string& channel);
   void report_came(int peer, Frame& frame);

@@ -93,7 +93,7 @@ std::vector<T> actions(WorkerMachine& worker) {
 TEST(CoordinatorMachine, a_worker_that_comes_when_the_job_has_ended_is_told_its_code) {
   Group group(fixed(2));
   group.hello(0);
-  group.machine.job_over(4, "diverged", group.now);
+  group.machine.job_over(4, "diverged", true, group.now);
   EXPECT_THAT(group.sent<Leave>(0), testing::SizeIs(testing::Ge(1u)));
   group.pass(1);
   EXPECT_FALSE(group.has_task<AllTold>()) << "worker 1 is still on its way";
@@ -106,7 +106,7 @@ TEST(CoordinatorMachine, a_worker_that_comes_when_the_job_has_ended_is_told_its_
 TEST(CoordinatorMachine, says_the_end_until_it_has_been_heard) {
   Group group(fixed(1));
   group.hello(0);
-  group.machine.job_over(0, "", group.now);
+  group.machine.job_over(0, "", false, group.now);
   group.sent<Leave>(0);  // lost
   group.pass(1);
   EXPECT_GE(group.sent<Leave>(0).size(), 2u);
@@ -119,7 +119,7 @@ TEST(CoordinatorMachine, says_the_end_until_it_has_been_heard) {
 TEST(CoordinatorMachine, does_not_wait_for_ever_for_one_that_never_answers) {
   Group group(fixed(1));
   group.hello(0);
-  group.machine.job_over(3, "", group.now);
+  group.machine.job_over(3, "", true, group.now);
   group.pass(CoordinatorMachine::longest_farewell + 0.3);
   EXPECT_TRUE(group.has_task<AllTold>());
 }

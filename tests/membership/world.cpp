@@ -527,7 +527,7 @@ void World::job_over(int code) {
   ends_.insert(code);
   if (trace) fmt::print("{:.3f} job over: {}\n", now_, code);
   if (code == exit_ok && coordinator_.position < plan_.group.total_steps) wrong("0 for a job that is not done");
-  coordinator_.machine->job_over(code, "", now_);
+  coordinator_.machine->job_over(code, "", code != exit_ok && code != exit_interrupted, now_);
   coordinator_acts();
 }
 
