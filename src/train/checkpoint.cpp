@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -13,6 +16,7 @@
 #include "rubato/core/error.h"
 #include "rubato/model/digest.h"
 #include "rubato/model/model.h"
+#include "rubato/model/state_dict.h"
 #include "rubato/train/files.h"
 
 namespace fs = std::filesystem;
@@ -174,17 +178,16 @@ std::string vocabulary_json(const std::string& vocabulary) {
 }  // namespace
 
 std::string weights_file(const WeightStore& store) {
-  c10::Dict<std::string, at::Tensor> weights;
+  NamedTensors weights;
   for (int block = 0; block < store.block_count(); ++block) {
     const Snapshot now = store.result(block);
     const auto add = [&](const std::vector<std::string>& names, const std::vector<torch::Tensor>& tensors) {
-      for (std::size_t i = 0; i < names.size(); ++i) weights.insert(names[i], tensors[i].detach().cpu().clone());
+      for (std::size_t i = 0; i < names.size(); ++i) weights.emplace_back(names[i], tensors[i]);
     };
     add(store.parameter_names(block), now.parameters->tensors);
     add(store.buffer_names(block), now.buffers->tensors);
   }
-  const std::vector<char> bytes = torch::pickle_save(weights);
-  return {bytes.begin(), bytes.end()};
+  return state_dict_bytes(weights);
 }
 
 void CheckpointFolder::write(const Progress& progress, const WeightStore& answer, const Restorable& state,
@@ -283,16 +286,10 @@ fs::path find_weights(const fs::path& path) {
 }
 
 void load_weights(const fs::path& file, Model& model) {
-  const std::string content = read_file(file);
+  std::ifstream content(file, std::ios::binary);
+  if (!content) throw DataError(fmt::format("cannot read {}: {}", file.string(), std::strerror(errno)));
   std::map<std::string, torch::Tensor> tensors;
-  try {
-    const torch::IValue value = torch::pickle_load({content.begin(), content.end()});
-    for (const auto& item : value.toGenericDict()) {
-      if (item.value().isTensor()) tensors[item.key().toStringRef()] = item.value().toTensor();
-    }
-  } catch (const std::exception&) {
-    throw DataError(file.string() + " is not a dictionary of tensors by name, as torch.save(model.state_dict(), path) writes it");
-  }
+  for (auto& [name, tensor] : read_state_dict(content, file.string())) tensors[name] = tensor;
   torch::NoGradGuard no_grad;
   std::set<std::string> wanted;
   for (const Block& block : model.blocks) {
