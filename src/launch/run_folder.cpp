@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace fs = std::filesystem;
 
@@ -48,7 +49,7 @@ fs::path agree_on_run_folder(std::vector<std::string>& arguments, const fs::path
     fs::create_directories(folder);
     return folder;
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot make the run folder: ") + error.what());
+    throw DataError("cannot make the run folder " + sentence_of(error));
   }
 }
 

@@ -17,7 +17,8 @@ struct Patience {
   Time shortest_pause{100}, longest_pause{2000};  ///< before a process is started again
   Time short_life{1000};                          ///< one that lived less pauses twice as long each time
   Time after_home{30000};                         ///< for workers to end by themselves when the home has ended, then SIGTERM
-  Time after_all_told{30000};                     ///< for all to end after SIGTERM, then SIGKILL
+  Time after_failed_home{5000};  ///< the same where it ended with an error, of which it has told those that it knew
+  Time after_all_told{30000};    ///< for all to end after SIGTERM, then SIGKILL
 };
 
 /// One process of the job with its restarts. `home_plain`: the home's lines get no prefix and the workers' output is dropped.

@@ -180,7 +180,9 @@ void Supervisor::home_ended(const Ending& ending) {
         "--resume " +
         options_.run.string());
   }
-  if (!kill_at_) terminate_at_ = LaunchClock::now() + options_.patience.after_home;
+  const bool failed = signals_seen_ == 0 && ending.code.value_or(0) != 0;
+  if (!kill_at_)
+    terminate_at_ = LaunchClock::now() + (failed ? options_.patience.after_failed_home : options_.patience.after_home);
 }
 
 void Supervisor::stop_restarts() {

@@ -7,6 +7,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 namespace {
@@ -50,6 +51,7 @@ nn::AnyModule copied(const Block& block) {
   try {
     return block.module.clone();
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw UsageError("block '" + block.name + "' cannot be copied, as every pass in flight must: derive it and all its " +
                      "parts from torch::nn::Cloneable and register them in reset() (" + error.what_without_backtrace() + ")");
   }

@@ -1,6 +1,7 @@
 #include "model/pickle.h"
 
 #include <charconv>
+#include <cstdint>
 #include <cstring>
 #include <unordered_map>
 

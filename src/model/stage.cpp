@@ -7,6 +7,7 @@
 #include "rubato/core/error.h"
 #include "rubato/model/autocast.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 
@@ -78,6 +79,7 @@ torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input
   try {
     block.output = block.instance->module.forward<torch::Tensor>(block.input);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     const std::string text = error.what_without_backtrace();
     throw DataError("block " + std::to_string(first_ + local) + " of the model cannot compute with a batch of shape " +
                     c10::str(block.input.sizes()) + ": " + text.substr(0, text.find('\n')));

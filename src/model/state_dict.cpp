@@ -16,6 +16,7 @@
 
 #include "model/pickle.h"
 #include "rubato/core/error.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 namespace {
@@ -304,7 +305,8 @@ NamedTensors read_state_dict(std::istream& file, const std::string& name) {
     return read_stream({std::istreambuf_iterator<char>(file), {}}, name);
   } catch (const pickle::Malformed& error) {
     throw DataError(fmt::format("{} cannot be read as weights, {}: {}", name, error.what(), wanted));
-  } catch (const c10::Error&) {
+  } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw DataError(fmt::format("{} is damaged, or an archive of something else: {}", name, wanted));
   }
 }

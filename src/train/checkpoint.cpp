@@ -14,7 +14,9 @@
 #include <sstream>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/memory_error.h"
 #include "rubato/model/model.h"
 #include "rubato/model/state_dict.h"
 #include "rubato/train/files.h"
@@ -214,7 +216,7 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& answer
     sync_folder(folder_);
     write_atomically(folder_ / "latest", name + "\n");
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot write a checkpoint: ") + error.what());
+    throw DataError("cannot write a checkpoint, " + sentence_of(error));
   } catch (const DataError&) {
     fs::remove_all(draft, ignored);
     throw;
@@ -256,6 +258,7 @@ void CheckpointFolder::load(const Found& found, Restorable& state) {
     archive.load_from(bytes);
     state.load(archive);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw DataError(
         fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(), error.what_without_backtrace()));
   }
@@ -286,6 +289,7 @@ fs::path find_weights(const fs::path& path) {
 }
 
 void load_weights(const fs::path& file, Model& model) {
+  errno = 0;
   std::ifstream content(file, std::ios::binary);
   if (!content) throw DataError(fmt::format("cannot read {}: {}", file.string(), std::strerror(errno)));
   std::map<std::string, torch::Tensor> tensors;

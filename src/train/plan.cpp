@@ -4,12 +4,11 @@
 
 #include <cmath>
 #include <cstdint>
-#include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
+#include "rubato/core/read_file.h"
 #include "rubato/train/cuts.h"
 #include "rubato/train/process.h"
 #include "rubato/train/profile.h"
@@ -114,11 +113,7 @@ std::vector<BlockCost> counted_costs(const Plan& plan) {
 
 Profile read_profile(const Plan& plan) {
   const std::string& name = plan.runtime.profile_file;
-  std::ifstream file(name);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) throw DataError("profile " + name + " cannot be read");
-  Profile profile = profile_from_json(text.str(), name);
+  Profile profile = profile_from_json(whole_file(name), name);
   if (profile.blocks.size() != plan.model.blocks.size()) {
     throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
                                 name, profile.blocks.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,

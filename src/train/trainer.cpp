@@ -11,6 +11,7 @@
 
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/event_file.h"
 #include "rubato/train/files.h"
@@ -90,7 +91,7 @@ void Trainer::open_folder() {
   try {
     fs::create_directories(folder_ / "checkpoint");
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot make the run folder: ") + error.what());
+    throw DataError("cannot make the run folder " + sentence_of(error));
   }
   lock_ = std::make_unique<FolderLock>(folder_);
   if (!options.resume.empty()) open_resumed_folder();
@@ -191,11 +192,9 @@ void Trainer::run() {
     write_outputs();
     execution_->finish({error.code(), status_, error.what()});
     throw;
-  } catch (const Error& error) {
-    execution_->finish({error.code(), "failed", error.what()});
-    throw;
   } catch (const std::exception& error) {
-    execution_->finish({ExitCode::internal, "failed", plain_message(error)});
+    const Failure failure = failure_of(error);
+    execution_->finish({failure.code, "failed", failure.sentence});
     throw;
   }
   execution_->finish({stop_requested_ ? ExitCode::interrupted : ExitCode::ok, status_, ""});

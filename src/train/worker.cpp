@@ -20,17 +20,6 @@ namespace {
 using namespace std::chrono_literals;
 constexpr auto handing_over = 50ms;  // of what the post has taken, to the system
 
-/// The exception of a failed segment as an exit code and a sentence.
-std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure) {
-  try {
-    std::rethrow_exception(failure);
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  } catch (const std::exception& error) {
-    return {ExitCode::internal, plain_message(error)};
-  }
-}
-
 }  // namespace
 
 Worker::Implementation::Implementation(Plan plan, std::function<void(const std::string&)> note)
@@ -150,8 +139,8 @@ void Worker::Implementation::execute(const BeginOrder& begin) {
     const std::lock_guard lock(mutex_);
     phase_ = WorkerPhase::idle;
     return;
-  } catch (...) {
-    const auto [code, sentence] = failure_of(std::current_exception());
+  } catch (const std::exception& error) {
+    const auto [code, sentence] = failure_of(error);
     Packed content;
     content.numbers = {static_cast<std::int64_t>(code)};
     content.texts = {fmt::format("worker {}: {}", choice_.rank, sentence)};
