@@ -20,6 +20,11 @@ StaleWeights parse_stale_weights(const std::string& name) {
 
 Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
     : first_(first), last_(last), options_(options), loss_(model.loss) {
+  if (first < 0 || last < first || last > static_cast<int>(model.blocks.size())) {
+    throw UsageError("a stage of blocks " + std::to_string(first) + " to " + std::to_string(last) + " of a model of " +
+                     std::to_string(model.blocks.size()) +
+                     ": choose 0 <= first <= last <= " + std::to_string(model.blocks.size()));
+  }
   for (int i = first; i < last; ++i) {
     pools_.push_back(
         std::make_shared<ModulePool>(model.blocks.at(i), options.device, options.stale_weights == StaleWeights::live));
@@ -81,8 +86,11 @@ torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input
   } catch (const c10::Error& error) {
     if (is_out_of_memory(error)) throw;
     const std::string text = error.what_without_backtrace();
+    const bool alone = text.find("more than 1 value per channel") != std::string::npos;
     throw DataError("block " + std::to_string(first_ + local) + " of the model cannot compute with a batch of shape " +
-                    c10::str(block.input.sizes()) + ": " + text.substr(0, text.find('\n')));
+                    c10::str(block.input.sizes()) + ": " +
+                    (alone ? "batch norm needs more than one value per channel, so no batch of one sample"
+                           : text.substr(0, text.find('\n'))));
   }
   pass.blocks_.push_back(std::move(block));
   return pass.blocks_.back().output;

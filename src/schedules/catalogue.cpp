@@ -154,14 +154,7 @@ void check(const ScheduleOptions& options, int blocks) {
   }
   at_least_one("--dni-width", options.dni.width);
   check_staged(options);
-  int before = 0;
-  for (const int cut : options.cuts) {
-    if (cut <= before || cut >= blocks) {
-      throw UsageError("--cuts must increase strictly within 1 .. " + std::to_string(blocks - 1) + " for this model of " +
-                       std::to_string(blocks) + " blocks; " + std::to_string(cut) + " does not");
-    }
-    before = cut;
-  }
+  stage_ranges(options.cuts, blocks);
 }
 
 }  // namespace rubato

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <thread>
@@ -87,7 +88,11 @@ LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
 /// `samples` samples of zeros: shapes and operations do not depend on what they hold.
 Batch blank_batch(const Plan& plan, std::int64_t samples) {
   const Dataset& data = plan.data->train;
-  const auto blank = [&](const torch::Tensor& table) { return torch::zeros_like(table.narrow(0, 0, samples)); };
+  const auto blank = [&](const torch::Tensor& table) {
+    std::vector<std::int64_t> sizes = table.sizes().vec();
+    sizes.front() = samples;
+    return table.new_zeros(sizes);
+  };
   const torch::Tensor input = blank(data.inputs);
   return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
 }
@@ -151,6 +156,40 @@ void simulate_on(Plan& plan) {
   }
   plan.stage.hollow = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
   plan.stage.device = plan.store.device = torch::kMeta;
+}
+
+bool uses_micro_batches(const Plan& plan) {
+  const auto& used = find_schedule(plan.options.schedule).options;
+  return std::find(used.begin(), used.end(), "micro-batches") != used.end();
+}
+
+/// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
+std::int64_t shortest_pass(const Plan& plan) {
+  const TrainOptions& o = plan.options;
+  const std::int64_t all = plan.data->train.size(), batches = plan.batches->batches_per_epoch();
+  const bool comes_to_the_last = plan.total_steps * o.replicas >= batches;
+  const std::int64_t samples = comes_to_the_last ? all - (batches - 1) * o.batch_size : o.batch_size;
+  return uses_micro_batches(plan) ? std::max<std::int64_t>(1, samples / o.micro_batches) : samples;
+}
+
+/// What normalises over a batch cannot learn from one sample: that is said now, not at the end of the first epoch.
+void check_shortest_pass(const Plan& plan) {
+  if (plan.hollow() || shortest_pass(plan) > 1) return;
+  Bystander me;
+  StageOptions options = plan.stage;
+  options.stale_weights = StaleWeights::stashed;
+  const Stage stage(plan.model, 0, static_cast<int>(plan.model.blocks.size()), options);
+  const WeightStore store(plan.model, plan.store);
+  std::vector<Snapshot> weights;
+  for (int block = 0; block < store.block_count(); ++block) weights.push_back(store.read(me, block));
+  try {
+    stage.forward(std::move(weights), blank_batch(plan, 1).input, 0);
+  } catch (const DataError& error) {
+    throw UsageError(fmt::format(
+        "{} samples in batches of {}{} come to a pass of one sample, but {}: choose another --batch-size",
+        plan.data->train.size(), plan.options.batch_size,
+        uses_micro_batches(plan) ? fmt::format(" and {} micro-batches", plan.options.micro_batches) : "", error.what()));
+  }
 }
 
 /// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
@@ -225,6 +264,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
                 .device = plan.stage.device};
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
+  check_shortest_pass(plan);
   plan.schedule = {.name = o.schedule,
                    .workers = o.workers,
                    .forward_threads = o.forward_threads,
