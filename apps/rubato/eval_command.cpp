@@ -40,14 +40,14 @@ int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, 
   const WeightStore store(plan.model, plan.store);
   const Evaluation test = evaluate(plan.model, store, plan.data->test, plan.stage);
   if (options.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"weights", weights.string()},
-                                              {"test_accuracy", test.accuracy},
-                                              {"test_loss", test.loss},
-                                              {"weights_digest", store.digest()}}
-                           .dump(2));
+    nlohmann::ordered_json json = {{"weights", weights.string()}, {"test_accuracy", nullptr}};
+    if (test.accuracy) json["test_accuracy"] = *test.accuracy;
+    json["test_loss"] = test.loss;
+    json["weights_digest"] = store.digest();
+    fmt::print("{}\n", json.dump(2));
   } else {
-    fmt::print("{}: test accuracy {:.2f}%, test loss {:.4f} on {}\n", weights.string(), test.accuracy, test.loss,
-               plan.data->test.name);
+    fmt::print("{}: {}test loss {:.4f} on {}\n", weights.string(),
+               test.accuracy ? fmt::format("test accuracy {:.2f}%, ", *test.accuracy) : "", test.loss, plan.data->test.name);
   }
   return 0;
 }

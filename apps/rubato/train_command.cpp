@@ -59,8 +59,8 @@ class Printer final : public TrainListener {
   void tested(double epochs, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n",
-                            epochs, train_loss, test.loss, test.accuracy, rate));
+    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}{}  {:.0f} samples/s\n", epochs, train_loss,
+                            test.loss, test.accuracy ? fmt::format("  test accuracy {:.2f}%", *test.accuracy) : "", rate));
     std::fflush(stdout);
   }
 

@@ -19,7 +19,7 @@ StaleWeights parse_stale_weights(const std::string& name) {
 }
 
 Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
-    : first_(first), last_(last), options_(options), loss_(model.loss) {
+    : first_(first), last_(last), options_(options), task_(model.task) {
   if (first < 0 || last < first || last > static_cast<int>(model.blocks.size())) {
     throw UsageError("a stage of blocks " + std::to_string(first) + " to " + std::to_string(last) + " of a model of " +
                      std::to_string(model.blocks.size()) +
@@ -102,13 +102,14 @@ LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
   const torch::Tensor output = pass.output_.detach().requires_grad_(true);
   const torch::Tensor labels = target.to(options_.device);
   const bool wide = output.scalar_type() == torch::kFloat64;
-  const torch::Tensor value = loss_(wide ? output : output.to(torch::kFloat32), labels);
+  const torch::Tensor value = task_.loss(wide ? output : output.to(torch::kFloat32), labels);
   LossResult result;
   result.loss = value.item<double>();
   result.grad_output = torch::autograd::grad({value}, {output})[0];
-  if (output.dim() == labels.dim() + 1) {
-    result.correct = output.detach().argmax(-1).eq(labels).sum().item<std::int64_t>();
-    result.predictions = labels.numel();
+  if (task_.count) {
+    const Counted counted = task_.count(output.detach(), labels);
+    result.correct = counted.correct;
+    result.predictions = counted.predictions;
   }
   return result;
 }

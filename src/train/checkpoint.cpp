@@ -113,7 +113,8 @@ struct NumberReader {
 nlohmann::ordered_json to_json(const Progress& progress) {
   nlohmann::ordered_json json = {{"format", format_version}};
   visit_numbers(progress, NumberWriter{json});
-  if (progress.test) json["test"] = {{"accuracy", progress.test->accuracy}, {"loss", progress.test->loss}};
+  if (progress.test) json["test"] = {{"accuracy", nullptr}, {"loss", progress.test->loss}};
+  if (progress.test && progress.test->accuracy) json["test"]["accuracy"] = *progress.test->accuracy;
   json["data"] = progress.data;
   return json;
 }
@@ -124,9 +125,9 @@ Progress progress_from(const nlohmann::json& json) {
   if (json.contains("test")) {
     const auto number = [&](const char* key) {
       const auto& value = json.at("test").at(key);
-      return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.template get<double>();
+      return value.is_null() ? std::optional<double>() : value.template get<double>();
     };
-    progress.test = Evaluation{number("accuracy"), number("loss")};
+    progress.test = Evaluation{number("accuracy"), number("loss").value_or(std::numeric_limits<double>::quiet_NaN())};
   }
   progress.data = json.at("data");
   return progress;

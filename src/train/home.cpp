@@ -257,7 +257,7 @@ Packed Home::beat() {
   return {};
 }
 
-void Home::tell(double train_loss, double test_accuracy) {
+void Home::tell(double train_loss, std::optional<double> test_accuracy) {
   const std::lock_guard lock(mutex_);
   train_loss_ = train_loss;
   test_accuracy_ = test_accuracy;

@@ -40,7 +40,7 @@ class Home : public Execution, public ProcessLink {
   double now() const override { return runtime_->now(); }
   const char* kind() const override { return "processes"; }
   void finish(const JobEnd& end) override;
-  void tell(double train_loss, double test_accuracy) override;
+  void tell(double train_loss, std::optional<double> test_accuracy) override;
 
  protected:
   // Neighbours

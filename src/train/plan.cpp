@@ -234,6 +234,9 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
       std::make_shared<const DataSplit>(hollow ? hollow_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
   check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
+  if (o.target_accuracy && !plan.model.task.count) {
+    throw UsageError(fmt::format("--target-accuracy: model {} has a loss and no accuracy; use --target-loss", o.model));
+  }
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
   plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
                                                                         .seed = o.seed,

@@ -258,7 +258,8 @@ void Trainer::finish_part() {
                                  {"seconds", progress_.seconds},
                                  {"train_loss", train_loss},
                                  {"test_loss", progress_.test->loss},
-                                 {"test_accuracy", progress_.test->accuracy}};
+                                 {"test_accuracy", nullptr}};
+  if (progress_.test->accuracy) line["test_accuracy"] = *progress_.test->accuracy;
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < block_count(); ++block) {
     const StalenessCount staleness = execution_->staleness(block);
@@ -272,7 +273,7 @@ void Trainer::finish_part() {
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
   events_->scalar("loss/test", progress_.step, progress_.test->loss);
-  events_->scalar("accuracy/test", progress_.step, progress_.test->accuracy);
+  if (progress_.test->accuracy) events_->scalar("accuracy/test", progress_.step, *progress_.test->accuracy);
   execution_->tell(train_loss, progress_.test->accuracy);
   if (listener_ == nullptr) return;
   const double samples = static_cast<double>(meter_.reading().samples - progress_at_start_.meter.now.samples);
@@ -284,7 +285,8 @@ double Trainer::training_seconds() const {
 }
 
 bool Trainer::target_reached() const {
-  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy >= *plan_.options.target_accuracy;
+  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy &&
+         *progress_.test->accuracy >= *plan_.options.target_accuracy;
 }
 
 void Trainer::write_checkpoint() {
@@ -345,7 +347,7 @@ std::string Trainer::summary() const {
   if (seconds > 0) json["samples_per_second"] = static_cast<double>(reading.samples) / seconds;
   if (progress_.test) {
     json["test_loss"] = progress_.test->loss;
-    json["test_accuracy"] = progress_.test->accuracy;
+    if (progress_.test->accuracy) json["test_accuracy"] = *progress_.test->accuracy;
   }
   if (!plan_.hollow()) {
     json["last_train_loss"] = nullptr;

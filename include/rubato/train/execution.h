@@ -36,7 +36,7 @@ class Execution {
   /// The run is over: tells all that take part.
   virtual void finish(const JobEnd&) {}
   /// How far the run is besides steps; shown by `rubato status`.
-  virtual void tell(double /*train_loss*/, double /*test_accuracy*/) {}
+  virtual void tell(double /*train_loss*/, std::optional<double> /*test_accuracy*/) {}
 };
 
 /// All roles of `job` on `runtime`, in this process. References outlive it.
