@@ -45,6 +45,7 @@ class FreeHome final : public Home {
   }
 
   std::int64_t run(std::int64_t begin, std::int64_t end) override;
+  bool pauses_between_segments() const override { return false; }
   StalenessCount staleness(int block) const override {
     const std::lock_guard lock(mutex_);
     return staleness_of(block);

@@ -221,11 +221,15 @@ void Trainer::test() {
 void Trainer::run_segment(std::int64_t end) {
   if (recorder_) recorder_->begin_segment(progress_.step);
   if (stop_requested_) return;
-  const auto wall = std::chrono::steady_clock::now();
   const double begin = execution_->now();
+  if (execution_->pauses_between_segments()) meter_.leave_out(begin - segment_ended_);
+  clock_.start();
   const auto account = [&] {
-    progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
-    if (plan_.runtime.simulated) progress_.virtual_seconds += execution_->now() - begin;
+    segment_ended_ = execution_->now();
+    const bool last = stop_requested_ || progress_.step >= plan_.total_steps;
+    if (last || execution_->pauses_between_segments()) clock_.stop();
+    progress_.seconds = progress_at_start_.seconds + clock_.seconds();
+    if (plan_.runtime.simulated) progress_.virtual_seconds += segment_ended_ - begin;
   };
   try {
     progress_.step = execution_->run(progress_.step, end);
@@ -280,10 +284,6 @@ void Trainer::finish_part() {
   listener_->tested(epochs, train_loss, *progress_.test, samples / std::max(training_seconds(), 1e-9));
 }
 
-double Trainer::training_seconds() const {
-  return progress_.seconds - progress_at_start_.seconds;
-}
-
 bool Trainer::target_reached() const {
   return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy &&
          *progress_.test->accuracy >= *plan_.options.target_accuracy;
@@ -297,7 +297,7 @@ void Trainer::write_checkpoint() {
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
-  progress_.meter = meter_.state(execution_->now());
+  progress_.meter = meter_.state(segment_ended_);
   progress_.metrics_bytes = metrics_->bytes();
   CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;

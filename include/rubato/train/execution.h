@@ -24,6 +24,8 @@ class Execution {
   /// Steps [begin, end) of every replica. Returns the step at which all of them are: less than `end` after `stop`, more where
   /// replicas do not stop for a test.
   virtual std::int64_t run(std::int64_t begin, std::int64_t end) = 0;
+  /// Whether nobody trains between two calls of `run`, while the trainer tests and writes checkpoints.
+  virtual bool pauses_between_segments() const { return true; }
   /// Ends `run` soon; callable from a signal handler.
   virtual void stop() = 0;
   /// Seconds of the clock that roles see.
