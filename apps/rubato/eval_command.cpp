@@ -63,7 +63,8 @@ void add_eval(CLI::App& app, Chosen& chosen) {
   CLI::App* command = app.add_subcommand("eval", "accuracy of saved weights on the test split");
   command->add_option("--checkpoint", arguments->checkpoint, "a run folder, a checkpoint, or a .pt file of named tensors")
       ->required();
-  add_option_flags(*command, arguments->flags, arguments->config_file);
+  add_option_flags(*command, arguments->flags, arguments->config_file,
+                   {"data", "data-dir", "sequence-length", "model", "width", "precision", "memory-format", "device", "json"});
   command->callback([=, &chosen] {
     chosen = [=] { return evaluate_checkpoint(*command, arguments->checkpoint, arguments->flags, arguments->config_file); };
   });

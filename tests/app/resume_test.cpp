@@ -339,23 +339,41 @@ TEST_F(Fails, not_when_a_reader_has_seen_enough) {
   EXPECT_EQ(WEXITSTATUS(std::system(bash.c_str())), 0);
 }
 
+/// Whatever its value, the usual one as well.
 TEST_F(Fails, flags_that_nothing_reads) {
-  const std::map<std::string, Words> cases = {{"for --schedule hogwild or lpp", {"--workers", "8"}},
-                                              {"--micro-batches is for --schedule gpipe or 1f1b", {"--micro-batches", "8"}},
-                                              {"--forward-threads is for --schedule pd-asgd", {"--forward-threads", "4"}},
-                                              {"--stages is for", {"--stages", "4"}},
-                                              {"--penalty is for --coupling admm", {"--penalty", "3"}},
-                                              {"--dni-labels is for --schedule dni", {"--dni-labels"}},
-                                              {"a single replica has nobody", {"--period", "5"}},
-                                              {"is for a job of several processes", {"--metrics", "127.0.0.1:9"}},
-                                              {"must be at most 9223372036854775807", {"--seed", "18446744073709551615"}},
-                                              {"is for --lr-schedule step", {"--lr-step-epochs", "2"}},
-                                              {"it is a folder", {"--config", data.string()}}};
-  for (const auto& [sentence, flags] : cases) {
-    const Outcome refused = rubato_command(train("run", flags));
-    EXPECT_THAT(refused.exit_code, ::testing::AnyOf(2, 3)) << flags[0];
+  const auto simulate = [&](const Words& more) {
+    Words words = train("run", more);
+    words.front() = "simulate";
+    return words;
+  };
+  const std::vector<std::pair<std::string, Words>> cases = {
+      {"for --schedule hogwild or lpp", train("run", {"--workers", "8"})},
+      {"for --schedule hogwild or lpp", train("run", {"--workers", "2"})},
+      {"--micro-batches is for --schedule gpipe or 1f1b", train("run", {"--micro-batches", "8"})},
+      {"--forward-threads is for --schedule pd-asgd", train("run", {"--forward-threads", "4"})},
+      {"--stages is for", train("run", {"--stages", "4"})},
+      {"--penalty is for --coupling admm", train("run", {"--penalty", "3"})},
+      {"--penalty is for --coupling admm", train("run", {"--coupling", "downpour", "--penalty", "1"})},
+      {"--dni-labels is for --schedule dni", train("run", {"--dni-labels"})},
+      {"--publish is for --schedule", train("run", {"--schedule", "gpipe", "--stages", "2", "--publish", "block"})},
+      {"a single replica has nobody", train("run", {"--period", "5"})},
+      {"is for replicas", train("run", {"--sampling", "shard"})},
+      {"is for a job of several processes", train("run", {"--metrics", "127.0.0.1:9"})},
+      {"must be at most 9223372036854775807", train("run", {"--seed", "18446744073709551615"})},
+      {"is for --lr-schedule step", train("run", {"--lr-step-epochs", "2"})},
+      {"is for --data text", train("run", {"--sequence-length", "64"})},
+      {"no gradient of --schedule serial is stale", train("run", {"--staleness-scaling", "inverse"})},
+      {"it is a folder", train("run", {"--config", data.string()})},
+      {"both say what a pass costs", simulate({"--device-gflops", "10", "--block-costs", "1ms:2ms"})},
+      {"--probe-bias with --no-compute", simulate({"--no-compute", "--probe-bias", "2"})},
+      {"--target-accuracy with --no-compute", simulate({"--no-compute", "--target-accuracy", "50"})},
+      {"unknown argument '--lr'", {"eval", "--checkpoint", run("run"), "--lr", "0.1"}},
+      {"unknown argument '--workers'", {"eval", "--checkpoint", run("run"), "--workers", "2"}}};
+  for (const auto& [sentence, words] : cases) {
+    const Outcome refused = rubato_command(words);
+    EXPECT_THAT(refused.exit_code, ::testing::AnyOf(2, 3)) << testing::PrintToString(words);
     EXPECT_THAT(refused.err, HasSubstr(sentence));
-    EXPECT_FALSE(fs::exists(run("run"))) << flags[0];
+    EXPECT_FALSE(fs::exists(run("run"))) << sentence;
   }
 }
 
