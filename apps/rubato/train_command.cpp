@@ -59,8 +59,8 @@ class Printer final : public TrainListener {
   void tested(double epochs, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n",
-                            epochs, train_loss, test.loss, test.accuracy, rate));
+    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}{}  {:.0f} samples/s\n", epochs, train_loss,
+                            test.loss, test.accuracy ? fmt::format("  test accuracy {:.2f}%", *test.accuracy) : "", rate));
     std::fflush(stdout);
   }
 
@@ -183,20 +183,46 @@ void refuse_flags_of_jobs(const CLI::App& command) {
 
 int train(const CLI::App& command, const Arguments& arguments) {
   TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+  refuse_unread_flags(command, options);
   if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
   refuse_flags_of_jobs(command);
   return run(make_plan(options));
 }
 
+/// One of these says what a pass costs.
+void refuse_costs_said_twice(const CLI::App& command) {
+  std::vector<std::string> given;
+  for (const char* flag : {"--from", "--profile", "--block-costs", "--device-gflops"}) {
+    if (command.count(flag) > 0) given.emplace_back(flag);
+  }
+  if (given.size() > 1)
+    throw UsageError(fmt::format("{} and {} both say what a pass costs: give one of them", given[0], given[1]));
+}
+
+/// Of a run without weights.
+void refuse_flags_of_weights(const CLI::App& command) {
+  for (const char* flag :
+       {"--probe-bias", "--evaluate-every", "--checkpoint-every", "--target-accuracy", "--target-loss", "--averaging"}) {
+    if (command.count(flag) == 0) continue;
+    throw UsageError(
+        fmt::format("{} with --no-compute: nothing is learned that could be looked at; leave one of them out", flag));
+  }
+}
+
 int simulate(const CLI::App& command, const Arguments& arguments) {
   refuse_flags_of_jobs(command);
+  refuse_costs_said_twice(command);
+  if (!arguments.runtime.compute) refuse_flags_of_weights(command);
   give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
-    return run(make_plan(given_options(command, arguments.flags, arguments.config_file), arguments.runtime));
+    const TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+    refuse_unread_flags(command, options);
+    return run(make_plan(options, arguments.runtime));
   }
   if (!arguments.config_file.empty()) throw UsageError("--from takes the configuration of the recorded run: leave --config out");
-  return run(
-      plan_what_if(arguments.from, given_options(command, arguments.flags, recorded_options(arguments.from)), arguments.runtime));
+  const TrainOptions options = given_options(command, arguments.flags, recorded_options(arguments.from));
+  refuse_unread_flags(command, options);
+  return run(plan_what_if(arguments.from, options, arguments.runtime));
 }
 
 }  // namespace

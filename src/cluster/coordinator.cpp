@@ -273,7 +273,7 @@ void Coordinator::tell_the_end(const JobEnd& end, bool others_come) {
   }
 }
 
-void Coordinator::tell(double train_loss, double test_accuracy) {
+void Coordinator::tell(double train_loss, std::optional<double> test_accuracy) {
   const std::lock_guard lock(mutex_);
   train_loss_ = train_loss;
   test_accuracy_ = test_accuracy;

@@ -38,7 +38,8 @@ class Coordinator final : public Execution, public ProcessLink {
   std::string digest() const override;
   void finish(const JobEnd& end) override;
   void refuse(const JobEnd& end) override;
-  void tell(double train_loss, double test_accuracy) override;
+  void tell(double train_loss, std::optional<double> test_accuracy) override;
+  bool pauses_between_segments() const override { return group_.policy == membership::Policy::fixed; }
 
  protected:
   // Neighbours

@@ -9,6 +9,7 @@
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/memory_error.h"
 #include "rubato/model/model.h"
 
 namespace rubato {
@@ -312,6 +313,7 @@ void Job::load_part(int replica, const std::string& part) {
     archive.load_from(part.data(), part.size());
     load_replica(archive, replica, true);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw DataError(fmt::format("the state of replica {} does not fit: {}", replica, error.what_without_backtrace()));
   }
   evaluation_weights_ = nullptr;

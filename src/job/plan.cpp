@@ -2,14 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
+#include "rubato/core/read_file.h"
 #include "rubato/cost/cuts.h"
 #include "rubato/cost/profile.h"
 #include "rubato/model/process.h"
@@ -88,7 +88,11 @@ LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
 /// `samples` samples of zeros: shapes and operations do not depend on what they hold.
 Batch blank_batch(const Plan& plan, std::int64_t samples) {
   const Dataset& data = plan.data->train;
-  const auto blank = [&](const torch::Tensor& table) { return torch::zeros_like(table.narrow(0, 0, samples)); };
+  const auto blank = [&](const torch::Tensor& table) {
+    std::vector<std::int64_t> sizes = table.sizes().vec();
+    sizes.front() = samples;
+    return table.new_zeros(sizes);
+  };
   const torch::Tensor input = blank(data.inputs);
   return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
 }
@@ -114,11 +118,7 @@ std::vector<BlockCost> counted_costs(const Plan& plan) {
 
 Profile read_profile(const Plan& plan) {
   const std::string& name = plan.runtime.profile_file;
-  std::ifstream file(name);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) throw DataError("profile " + name + " cannot be read");
-  Profile profile = profile_from_json(text.str(), name);
+  Profile profile = profile_from_json(whole_file(name), name);
   if (profile.blocks.size() != plan.model.blocks.size()) {
     throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
                                 name, profile.blocks.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
@@ -156,6 +156,40 @@ void simulate_on(Plan& plan) {
   }
   plan.stage.dry_run = std::make_shared<const ActivationShapes>(activation_shapes(plan.model, blank_batch(plan, 2).input));
   plan.stage.device = plan.store.device = torch::kMeta;
+}
+
+bool uses_micro_batches(const Plan& plan) {
+  const auto& used = find_schedule(plan.options.schedule).options;
+  return std::find(used.begin(), used.end(), "micro-batches") != used.end();
+}
+
+/// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
+std::int64_t shortest_pass(const Plan& plan) {
+  const TrainOptions& o = plan.options;
+  const std::int64_t all = plan.data->train.size(), batches = plan.batches->batches_per_epoch();
+  const bool comes_to_the_last = plan.total_steps * o.replicas >= batches;
+  const std::int64_t samples = comes_to_the_last ? all - (batches - 1) * o.batch_size : o.batch_size;
+  return uses_micro_batches(plan) ? std::max<std::int64_t>(1, samples / o.micro_batches) : samples;
+}
+
+/// What normalises over a batch cannot learn from one sample: that is said now, not at the end of the first epoch.
+void check_shortest_pass(const Plan& plan) {
+  if (plan.dry_run() || shortest_pass(plan) > 1) return;
+  Bystander me;
+  StageOptions options = plan.stage;
+  options.stale_weights = StaleWeights::stashed;
+  const Stage stage(plan.model, 0, static_cast<int>(plan.model.blocks.size()), options);
+  const WeightStore store(plan.model, plan.store);
+  std::vector<Snapshot> weights;
+  for (int block = 0; block < store.block_count(); ++block) weights.push_back(store.read(me, block));
+  try {
+    stage.forward(std::move(weights), blank_batch(plan, 1).input, 0);
+  } catch (const DataError& error) {
+    throw UsageError(fmt::format(
+        "{} samples in batches of {}{} come to a pass of one sample, but {}: choose another --batch-size",
+        plan.data->train.size(), plan.options.batch_size,
+        uses_micro_batches(plan) ? fmt::format(" and {} micro-batches", plan.options.micro_batches) : "", error.what()));
+  }
 }
 
 /// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
@@ -245,6 +279,9 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
       std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
   check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
+  if (o.target_accuracy && !plan.model.task.count) {
+    throw UsageError(fmt::format("--target-accuracy: model {} has a loss and no accuracy; use --target-loss", o.model));
+  }
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
   plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
                                                                         .seed = o.seed,
@@ -265,6 +302,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   plan.store = store_options(o, plan);
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
+  check_shortest_pass(plan);
   plan.schedule = schedule_options(o, plan);
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
   plan.coupling = coupling_options(o);

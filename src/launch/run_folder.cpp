@@ -9,6 +9,7 @@
 
 #include "launch/job_file.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace fs = std::filesystem;
 
@@ -105,7 +106,7 @@ fs::path agree_on_run_folder(std::vector<std::string>& arguments, const fs::path
     fs::create_directories(folder);
     return folder;
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot make the run folder: ") + error.what());
+    throw DataError("cannot make the run folder " + sentence_of(error));
   }
 }
 

@@ -184,7 +184,9 @@ void Supervisor::coordinator_ended(const Ending& ending) {
         "--resume " +
         options_.run.string());
   }
-  if (!kill_at_) terminate_at_ = LaunchClock::now() + options_.patience.after_coordinator;
+  const bool failed = signals_seen_ == 0 && ending.code.value_or(0) != 0;
+  if (!kill_at_)
+    terminate_at_ = LaunchClock::now() + (failed ? options_.patience.after_failed_coordinator : options_.patience.after_coordinator);
 }
 
 void Supervisor::stop_restarts() {

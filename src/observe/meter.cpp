@@ -94,6 +94,11 @@ void StepMeter::begin_epoch() {
   state_.epoch_samples = 0;
 }
 
+void StepMeter::leave_out(double seconds) {
+  const std::lock_guard lock(mutex_);
+  state_.clock -= seconds;
+}
+
 MeterReading StepMeter::reading() const {
   const std::lock_guard lock(mutex_);
   return state_.now;

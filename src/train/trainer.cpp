@@ -10,6 +10,7 @@
 #include "rubato/cluster/coordinator.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/cost/profile.h"
 #include "rubato/io/files.h"
 #include "rubato/io/folder_lock.h"
@@ -34,11 +35,9 @@ Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), l
     find_start();
     open_folder();
     if (!execution_) execution_ = make_execution();
-  } catch (const Error& error) {
-    if (execution_) execution_->refuse({error.code(), "refused", error.what()});
-    throw;
   } catch (const std::exception& error) {
-    if (execution_) execution_->refuse({ExitCode::internal, "refused", plain_message(error)});
+    const Failure failure = failure_of(error);
+    if (execution_) execution_->refuse({failure.code, "refused", failure.sentence});
     throw;
   }
   const bool known_to_survivors = plan_.processes && plan_.processes->incarnation > 0;
@@ -76,7 +75,7 @@ void Trainer::open_folder() {
   try {
     fs::create_directories(folder_ / "checkpoint");
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot make the run folder: ") + error.what());
+    throw DataError("cannot make the run folder " + sentence_of(error));
   }
   lock_->sign();
   write_atomically(folder_ / "config.toml", saved_config());
@@ -126,11 +125,9 @@ void Trainer::run() {
     write_outputs();
     execution_->finish({error.code(), status_, error.what()});
     throw;
-  } catch (const Error& error) {
-    execution_->finish({error.code(), "failed", error.what()});
-    throw;
   } catch (const std::exception& error) {
-    execution_->finish({ExitCode::internal, "failed", plain_message(error)});
+    const Failure failure = failure_of(error);
+    execution_->finish({failure.code, "failed", failure.sentence});
     throw;
   }
   execution_->finish({stop_requested_ ? ExitCode::interrupted : ExitCode::ok, status_, ""});
@@ -157,11 +154,15 @@ void Trainer::test() {
 void Trainer::run_segment(std::int64_t end) {
   if (stop_requested_) return;
   if (recorder_) recorder_->begin_segment(progress_.step);
-  const auto wall = std::chrono::steady_clock::now();
   const double begin = execution_->now();
+  if (execution_->pauses_between_segments()) meter_.leave_out(begin - segment_ended_);
+  clock_.start();
   const auto account = [&] {
-    progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
-    if (plan_.runtime.simulated) progress_.virtual_seconds += execution_->now() - begin;
+    segment_ended_ = execution_->now();
+    const bool last = stop_requested_ || progress_.step >= plan_.total_steps;
+    if (last || execution_->pauses_between_segments()) clock_.stop();
+    progress_.seconds = progress_at_start_.seconds + clock_.seconds();
+    if (plan_.runtime.simulated) progress_.virtual_seconds += segment_ended_ - begin;
   };
   try {
     progress_.step = execution_->run(progress_.step, end);
@@ -194,7 +195,8 @@ void Trainer::finish_part() {
                                  {"seconds", progress_.seconds},
                                  {"train_loss", train_loss},
                                  {"test_loss", progress_.test->loss},
-                                 {"test_accuracy", progress_.test->accuracy}};
+                                 {"test_accuracy", nullptr}};
+  if (progress_.test->accuracy) line["test_accuracy"] = *progress_.test->accuracy;
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < block_count(); ++block) {
     const StalenessCount stale = staleness(block);
@@ -208,19 +210,16 @@ void Trainer::finish_part() {
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
   events_->scalar("loss/test", progress_.step, progress_.test->loss);
-  events_->scalar("accuracy/test", progress_.step, progress_.test->accuracy);
+  if (progress_.test->accuracy) events_->scalar("accuracy/test", progress_.step, *progress_.test->accuracy);
   execution_->tell(train_loss, progress_.test->accuracy);
   if (listener_ == nullptr) return;
   const double samples = static_cast<double>(meter_.reading().samples - progress_at_start_.meter.now.samples);
   listener_->tested(epochs, train_loss, *progress_.test, samples / std::max(training_seconds(), 1e-9));
 }
 
-double Trainer::training_seconds() const {
-  return progress_.seconds - progress_at_start_.seconds;
-}
-
 bool Trainer::target_reached() const {
-  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy >= *plan_.options.target_accuracy;
+  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy &&
+         *progress_.test->accuracy >= *plan_.options.target_accuracy;
 }
 
 StalenessCount Trainer::staleness(int block) const {
@@ -239,7 +238,7 @@ void Trainer::write_checkpoint() {
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
-  progress_.meter = meter_.state(execution_->now());
+  progress_.meter = meter_.state(segment_ended_);
   progress_.metrics_bytes = metrics_->bytes();
   const bool over = progress_.step >= plan_.total_steps || target_reached();
   progress_.weights_digest = over ? execution_->digest() : "";
@@ -294,7 +293,7 @@ std::string Trainer::summary() const {
   if (seconds > 0) json["samples_per_second"] = static_cast<double>(reading.samples) / seconds;
   if (progress_.test) {
     json["test_loss"] = progress_.test->loss;
-    json["test_accuracy"] = progress_.test->accuracy;
+    if (progress_.test->accuracy) json["test_accuracy"] = *progress_.test->accuracy;
   }
   if (!plan_.dry_run()) {
     json["last_train_loss"] = nullptr;

@@ -130,7 +130,7 @@ TEST_F(Clocks, allreduce_with_a_short_batch_is_the_mean_over_samples) {
     const Batch a = maker->make(2 * step), b = maker->make(2 * step + 1);
     torch::Tensor activation = torch::cat({a.input, b.input});
     for (auto& block : blocks) activation = block.forward<torch::Tensor>(activation);
-    const auto gradients = torch::autograd::grad({model.loss(activation, torch::cat({a.target, b.target}))}, parameters);
+    const auto gradients = torch::autograd::grad({model.task.loss(activation, torch::cat({a.target, b.target}))}, parameters);
     torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].sub_(gradients[i], rate);
   }

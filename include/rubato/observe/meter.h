@@ -54,6 +54,8 @@ class StepMeter final : public StepObserver {
   void write_to(MetricsLog* log) { log_ = log; }
   void step(const StepReport& report) override;
   void begin_epoch();
+  /// Seconds of the runtime's clock in which nobody trained. Not while roles run.
+  void leave_out(double seconds);
   /// Not while roles run.
   void watch_for(std::optional<double> target_loss) { target_loss_ = target_loss; }
   MeterReading reading() const;

@@ -15,6 +15,7 @@
 #include "rubato/observe/evaluate.h"
 #include "rubato/observe/meter.h"
 #include "rubato/observe/trace.h"
+#include "rubato/observe/training_clock.h"
 
 namespace rubato {
 
@@ -53,8 +54,8 @@ class Trainer {
   MeterReading reading() const { return meter_.reading(); }
   /// Where this trainer began: all 0, unless it resumes a run.
   const Progress& at_start() const { return progress_at_start_; }
-  /// Since this trainer began, evaluation left out; not during `run`.
-  double training_seconds() const;
+  /// Seconds that this trainer has trained: tests and checkpoints are left out where nobody trains meanwhile. From any thread.
+  double training_seconds() const { return clock_.seconds(); }
   double virtual_seconds() const { return progress_.virtual_seconds; }
   const Trace& trace() const { return trace_; }
   Job& job() { return *job_; }
@@ -95,6 +96,8 @@ class Trainer {
   std::unique_ptr<EventFile> events_;
   std::unique_ptr<Recorder> recorder_;
   StepMeter meter_;
+  TrainingClock clock_;
+  double segment_ended_ = 0;  ///< by the runtime's clock
   Trace trace_;
   TimingsMeter timings_;
   EventCounter event_count_;
