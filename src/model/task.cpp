@@ -1,5 +1,7 @@
 #include "rubato/model/task.h"
 
+#include <cstdint>
+
 #include <torch/torch.h>
 
 #include <vector>
