@@ -108,7 +108,9 @@ nlohmann::ordered_json to_json(const Progress& progress) {
   nlohmann::ordered_json json = {{"format", format_version}};
   visit_numbers(progress, NumberWriter{json});
   if (progress.test) json["test"] = {{"accuracy", progress.test->accuracy}, {"loss", progress.test->loss}};
+  for (const StalenessCount& block : progress.staleness) json["staleness"].push_back({block.updates, block.sum, block.max});
   json["data"] = progress.data;
+  json["weights_digest"] = progress.weights_digest;
   return json;
 }
 
@@ -122,7 +124,11 @@ Progress progress_from(const nlohmann::json& json) {
     };
     progress.test = Evaluation{number("accuracy"), number("loss")};
   }
+  for (const auto& block : json.value("staleness", nlohmann::json::array())) {
+    progress.staleness.push_back({block.at(0), block.at(1), block.at(2)});
+  }
   progress.data = json.at("data");
+  progress.weights_digest = json.value("weights_digest", "");
   return progress;
 }
 

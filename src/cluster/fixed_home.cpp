@@ -52,14 +52,7 @@ class FixedHome final : public Home {
 
 FixedHome::FixedHome(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
     : Home(plan, job, meter, std::move(note)), policy_(plan.options.when_worker_dies) {
-  const bool whole_replicas = plan.place.parts == 1 && plan.options.replicas > 1;
-  const bool can_continue = whole_replicas && plan.options.coupling != "admm" && plan.options.coupling != "mdownpour";
-  if (policy_ == "auto") policy_ = can_continue ? "continue" : "wait";
-  if (policy_ == "continue" && !can_continue) {
-    throw UsageError(
-        "--when-worker-dies continue needs whole replicas that a mean ties: here the others cannot go on without one; "
-        "use wait or stop");
-  }
+  if (policy_ == "auto") policy_ = goes_on_without_the_dead(plan.options, plan.place.parts) ? "continue" : "wait";
   continues_ = policy_ == "continue";
   // What an earlier home of this job has ordered is of an earlier era.
   set_era(std::int64_t{plan.processes->incarnation} << 32);

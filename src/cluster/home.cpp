@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
@@ -20,18 +19,6 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr double longest_farewell = 5, longest_welcome = 3;  // seconds
-
-/// "127.0.0.1:9100"
-std::pair<std::string, int> address_and_port(const std::string& text) {
-  const auto colon = text.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos) {
-    const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-    if (error != std::errc() || end != text.data() + text.size()) port = -1;
-  }
-  if (port < 0 || port > 65535) throw UsageError("--metrics '" + text + "' is not ADDRESS:PORT, such as 127.0.0.1:9400");
-  return {text.substr(0, colon), port};
-}
 
 void add(StalenessCount& sum, const StalenessCount& more) {
   sum.updates += more.updates;
@@ -264,30 +251,37 @@ void Home::tell(double train_loss, double test_accuracy) {
   test_accuracy_ = test_accuracy;
 }
 
-/// Until all that are there have said that they leave. Who is still on its way has a moment to come, where the job has failed for
-/// want of it.
 void Home::finish(const JobEnd& end) {
-  open();  // it may have failed before anybody was let in
-  {
-    std::unique_lock lock(mutex_);
-    end_ = end;
-    const auto begin = WorkerEntry::Clock::now();
-    const auto waited_for = [&](const WorkerEntry& entry) {
-      if (entry.left || entry.state == WorkerEntry::dead || entry.silent) return false;
-      const bool failed = end.code != ExitCode::ok && end.code != ExitCode::interrupted;
-      if (entry.state == WorkerEntry::missing) return failed && seconds_since(begin) < longest_welcome;
-      return true;
-    };
-    while (std::any_of(table_.begin(), table_.end(), waited_for) && seconds_since(begin) < longest_farewell) {
-      look_for_the_dead();
-      for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
-        if (!table_[static_cast<std::size_t>(rank)].left) say_end(rank);
-      }
-      changed_.wait_for(lock, 300ms);
-    }
-  }
+  const bool was_open = status_writer_.joinable();
+  open();  // it may have failed, or have nothing left to do, before anybody was let in
+  tell_the_end(end, !was_open || (end.code != ExitCode::ok && end.code != ExitCode::interrupted));
   status_writer_ = {};
   write_status(end.status);
+}
+
+void Home::refuse(const JobEnd& end) {
+  post_->start();
+  tell_the_end(end, true);
+}
+
+/// Until all that are there have said that they leave. `others_come`: those that are still on their way have a moment to come,
+/// where the job has failed for want of them, or needed nobody.
+void Home::tell_the_end(const JobEnd& end, bool others_come) {
+  std::unique_lock lock(mutex_);
+  end_ = end;
+  const auto begin = WorkerEntry::Clock::now();
+  const auto waited_for = [&](const WorkerEntry& entry) {
+    if (entry.left || entry.state == WorkerEntry::dead || entry.silent) return false;
+    if (entry.state == WorkerEntry::missing) return others_come && seconds_since(begin) < longest_welcome;
+    return true;
+  };
+  while (std::any_of(table_.begin(), table_.end(), waited_for) && seconds_since(begin) < longest_farewell) {
+    look_for_the_dead();
+    for (int rank = 0; rank < static_cast<int>(table_.size()); ++rank) {
+      if (!table_[static_cast<std::size_t>(rank)].left) say_end(rank);
+    }
+    changed_.wait_for(lock, 300ms);
+  }
 }
 
 void Home::say_end(int rank) {

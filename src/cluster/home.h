@@ -40,6 +40,7 @@ class Home : public Execution, public ProcessLink {
   double now() const override { return runtime_->now(); }
   const char* kind() const override { return "processes"; }
   void finish(const JobEnd& end) override;
+  void refuse(const JobEnd& end) override;
   void tell(double train_loss, double test_accuracy) override;
 
  protected:
@@ -122,6 +123,7 @@ class Home : public Execution, public ProcessLink {
   WorkerStatus status_of(int rank) const;
   void remember();
   void begin_status();
+  void tell_the_end(const JobEnd& end, bool others_come);
   void say_where(int rank);
   void say_end(int rank);
 

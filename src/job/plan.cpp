@@ -193,7 +193,10 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   }
   Plan plan{.options = resolve(options), .runtime = runtime, .processes = processes};
   TrainOptions& o = plan.options;
-  if (processes) plan.place = placement_of(*processes, o, parts);
+  if (processes) {
+    check_job(o, parts);
+    plan.place = placement_of(*processes, o, parts);
+  }
   prepare_thread(o.threads_per_role);
   const bool hollow = runtime.simulated && !runtime.compute && o.data != "text";
   plan.data =

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/couplings/coupling.h"
@@ -54,6 +56,34 @@ Placement placement_of(const ProcessChoice& choice, const TrainOptions& options,
   place.replica = choice.rank / parts;
   if (parts > 1) place.stage = choice.rank % parts;
   return place;
+}
+
+bool goes_on_without_the_dead(const TrainOptions& options, int parts) {
+  return parts == 1 && options.replicas > 1 && options.coupling != "admm" && options.coupling != "mdownpour";
+}
+
+bool keeps_replicas(const TrainOptions& options) {
+  return find_coupling(options.coupling).keeps_replicas;
+}
+
+void check_job(const TrainOptions& options, int parts) {
+  if (!options.metrics.empty()) address_and_port(options.metrics);
+  if (options.when_worker_dies != "continue" || has_free_membership(options, parts)) return;
+  if (goes_on_without_the_dead(options, parts)) return;
+  throw UsageError(
+      "--when-worker-dies continue needs whole replicas that a mean ties: here the others cannot go on without one; "
+      "use wait or stop");
+}
+
+std::pair<std::string, int> address_and_port(const std::string& text) {
+  const auto colon = text.rfind(':');
+  int port = -1;
+  if (colon != std::string::npos) {
+    const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+    if (error != std::errc() || end != text.data() + text.size()) port = -1;
+  }
+  if (port < 0 || port > 65535) throw UsageError("--metrics '" + text + "' is not ADDRESS:PORT, such as 127.0.0.1:9400");
+  return {text.substr(0, colon), port};
 }
 
 std::string digest_of(const TrainOptions& options) {

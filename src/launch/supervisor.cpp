@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "launch/process_command.h"
+#include "launch/run_folder.h"
 #include "rubato/core/error.h"
 
 namespace rubato {
@@ -174,6 +175,9 @@ void Supervisor::gone_for_good(Supervised& process, const Ending& ending) {
 
 void Supervisor::home_ended(const Ending& ending) {
   result_ = ending.code.value_or(static_cast<int>(signals_seen_ > 0 ? ExitCode::interrupted : ExitCode::data));
+  const ProcessRecord& home = processes_.front().record();
+  const bool refuses = ending.code == static_cast<int>(ExitCode::usage) || ending.code == static_cast<int>(ExitCode::data);
+  refused_ = refuses && home.incarnation == 0 && !was_written_by(options_.run, home.pid);
   stop_restarts();
   if (signals_seen_ == 0 && !ending.code) {
     say("the job has lost its home, which held the weights: go on from its last checkpoint with rubato launch -- train "

@@ -1,11 +1,9 @@
 #include "rubato/train/trainer.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -25,33 +23,31 @@
 namespace fs = std::filesystem;
 
 namespace rubato {
-namespace {
-
-fs::path new_run_folder(const TrainOptions& options) {
-  const std::string stem =
-      fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", fmt::localtime(std::time(nullptr)), options.schedule, options.model);
-  fs::path folder = stem;
-  for (int i = 2; fs::exists(folder); ++i) folder = stem + "-" + std::to_string(i);
-  return folder;
-}
-
-/// Where a run stands when its batches are dealt among `replicas` from now on: as many samples have been taken.
-std::int64_t step_among(int replicas, const Progress& saved) {
-  if (saved.replicas == replicas || saved.replicas < 1) return saved.step;
-  return saved.step * saved.replicas / replicas;
-}
-
-}  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
   if (!plan_.hollow()) data_ = digest_of(*plan_.data);
-  job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
-  open_folder();
+  job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);
+  name_folder();
+  try {
+    if (plan_.processes) execution_ = make_execution();  // others wait to be told how it went
+    find_start();
+    open_folder();
+    if (!execution_) execution_ = make_execution();
+  } catch (const Error& error) {
+    if (execution_) execution_->refuse({error.code(), "refused", error.what()});
+    throw;
+  } catch (const std::exception& error) {
+    if (execution_) execution_->refuse({ExitCode::internal, "refused", plain_message(error)});
+    throw;
+  }
+  const bool known_to_survivors = plan_.processes && plan_.processes->incarnation > 0;
+  for (std::size_t block = 0; block < progress_.staleness.size() && !known_to_survivors; ++block) {
+    const StalenessCount known = execution_->staleness(static_cast<int>(block)), &all = progress_.staleness[block];
+    staleness_before_.push_back({all.updates - known.updates, all.sum - known.sum, all.max});
+  }
   meter_.write_to(metrics_.get());
   meter_.watch_for(plan_.options.target_loss);
-  execution_ = make_execution();
-  if (found_) resume();
 }
 
 std::unique_ptr<Execution> Trainer::make_execution() {
@@ -75,84 +71,24 @@ std::unique_ptr<Execution> Trainer::make_execution() {
 
 Trainer::~Trainer() = default;
 
+/// From here on something is written.
 void Trainer::open_folder() {
-  TrainOptions& options = plan_.options;
-  if (options.resume.empty()) {
-    folder_ = options.run_dir.empty() ? new_run_folder(options) : fs::path(options.run_dir);
-    if (fs::exists(folder_ / "config.toml")) {
-      throw UsageError(fmt::format("{} already holds a run: continue it with --resume {} or name another --run-dir",
-                                   folder_.string(), folder_.string()));
-    }
-  } else {
-    folder_ = options.resume;
-  }
   try {
     fs::create_directories(folder_ / "checkpoint");
   } catch (const fs::filesystem_error& error) {
     throw DataError(std::string("cannot make the run folder: ") + error.what());
   }
-  lock_ = std::make_unique<FolderLock>(folder_);
-  if (!options.resume.empty()) open_resumed_folder();
-  progress_.replicas = options.replicas;
-  progress_.data = data_;
-  progress_at_start_ = progress_;
-  options.run_dir = folder_.string();
+  lock_->sign();
   write_atomically(folder_ / "config.toml", saved_config());
   metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.metrics_bytes);
   events_ = std::make_unique<EventFile>(folder_);
-  if (options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
-}
-
-/// What the run goes on from; nothing, if it ended before its first checkpoint: then it begins again.
-void Trainer::open_resumed_folder() {
-  std::vector<std::string> rejected;
-  found_ = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
-  const auto note = [&](const std::string& sentence) {
-    if (listener_ != nullptr) listener_->note(sentence);
-  };
-  if (!found_ && !rejected.empty()) {
-    throw DataError(
-        fmt::format("--resume {}: there is no complete checkpoint in it; of the newest: {}", folder_.string(), rejected.front()));
-  }
-  for (const std::string& reason : rejected) note("passed over a damaged checkpoint: " + reason);
-  if (!found_) return note(folder_.string() + " has no checkpoint yet: the run begins at its start");
-  check_same_run(*found_);
-  progress_ = found_->progress;
-  progress_.step = step_among(plan_.options.replicas, found_->progress);
-  if (progress_.tested_step == found_->progress.step) progress_.tested_step = progress_.step;
-}
-
-/// Refuses data and options that are not those of the checkpoint, before anything is written.
-void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
-  const std::string file = (found.folder / "config.toml").string();
-  const TrainOptions saved = from_toml(read_file(file), file);
-  const auto replicas = saved.replicas == plan_.options.replicas ? OtherReplicas::refused : OtherReplicas::allowed;
-  if (const auto flag = first_difference(saved, plan_.options, replicas)) {
-    throw UsageError(fmt::format(
-        "--resume {}: its config.toml was changed: '{}' is not what the run was trained with ({}); take that back, or "
-        "start a new run with --init-from {}",
-        folder_.string(), *flag, file, folder_.string()));
-  }
-  if (!data_.empty() && found.progress.data != data_) {
-    throw DataError(
-        fmt::format("--resume {}: the data are not those that the run was trained with: give the same --data-dir, or start a new "
-                    "run with --init-from {}",
-                    folder_.string(), folder_.string()));
-  }
+  if (plan_.options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
 }
 
 std::string Trainer::saved_config() const {
   TrainOptions options = plan_.options;
   options.resume.clear();  // says how this process was started, not what runs
   return version_text("# ") + "\n\n" + to_toml(options);
-}
-
-void Trainer::resume() {
-  CheckpointFolder::load(*found_, *job_);
-  job_->renumber(progress_.step - found_->progress.step, progress_.step);
-  meter_.resume(progress_.meter);
-  epochs_begun_ = plan_.epochs_until(progress_.step);
-  last_checkpoint_ = progress_.step;
 }
 
 void Trainer::request_stop() {
@@ -261,9 +197,9 @@ void Trainer::finish_part() {
                                  {"test_accuracy", progress_.test->accuracy}};
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < block_count(); ++block) {
-    const StalenessCount staleness = execution_->staleness(block);
-    line["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
-    events_->scalar("staleness/" + block_name(block), progress_.step, staleness.mean());
+    const StalenessCount stale = staleness(block);
+    line["staleness"][block_name(block)] = {{"mean", stale.mean()}, {"max", stale.max}};
+    events_->scalar("staleness/" + block_name(block), progress_.step, stale.mean());
     if (const auto centre = job_->centre_staleness(block)) {
       line["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
       events_->scalar("centre_staleness/" + block_name(block), progress_.step, centre->mean());
@@ -287,6 +223,14 @@ bool Trainer::target_reached() const {
   return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy >= *plan_.options.target_accuracy;
 }
 
+StalenessCount Trainer::staleness(int block) const {
+  StalenessCount count = execution_->staleness(block);
+  const auto at = static_cast<std::size_t>(block);
+  if (at >= staleness_before_.size()) return count;
+  const StalenessCount& before = staleness_before_[at];
+  return {count.updates + before.updates, count.sum + before.sum, std::max(count.max, before.max)};
+}
+
 void Trainer::write_checkpoint() {
   if (last_checkpoint_ == progress_.step || plan_.hollow()) return;
   if (!job_->finite()) {
@@ -297,6 +241,10 @@ void Trainer::write_checkpoint() {
   }
   progress_.meter = meter_.state(execution_->now());
   progress_.metrics_bytes = metrics_->bytes();
+  const bool over = progress_.step >= plan_.total_steps || target_reached();
+  progress_.weights_digest = over ? execution_->digest() : "";
+  progress_.staleness.clear();
+  for (int block = 0; block < block_count(); ++block) progress_.staleness.push_back(staleness(block));
   CheckpointFolder(folder_ / "checkpoint").write(progress_, job_->answer(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;
 }
@@ -373,14 +321,15 @@ std::string Trainer::summary() const {
   if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
   for (int block = 0; block < block_count(); ++block) {
-    const StalenessCount staleness = execution_->staleness(block);
-    json["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
+    const StalenessCount stale = staleness(block);
+    json["staleness"][block_name(block)] = {{"mean", stale.mean()}, {"max", stale.max}};
     if (const auto centre = job_->centre_staleness(block)) {
       json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
     }
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
-  json["weights_digest"] = execution_->digest();
+  const bool was_over = progress_.step == progress_at_start_.step && !progress_at_start_.weights_digest.empty();
+  json["weights_digest"] = was_over ? progress_at_start_.weights_digest : execution_->digest();
   const BuildInfo& build = build_info();
   json["build"] = {{"rubato", build.version}, {"libtorch", build.libtorch}, {"compiler", build.compiler},
                    {"type", build.type},      {"platform", build.platform}, {"commit", build.commit}};

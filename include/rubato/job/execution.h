@@ -35,6 +35,8 @@ class Execution {
   virtual std::string digest() const = 0;
   /// The run is over: tells all that take part.
   virtual void finish(const JobEnd&) {}
+  /// The run was refused: tells all that take part. The run folder is not touched.
+  virtual void refuse(const JobEnd&) {}
   /// How far the run is besides steps; shown by `rubato status`.
   virtual void tell(double /*train_loss*/, double /*test_accuracy*/) {}
 };

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "rubato/config/options.h"
 #include "rubato/job/job.h"
@@ -28,6 +29,18 @@ int divide_among(TrainOptions& options, int world);
 
 /// Whether workers may come, go and die without the others waiting: the coupling allows it, and each has a whole replica.
 bool has_free_membership(const TrainOptions& options, int parts);
+
+/// Whether those left finish a sum, or a round with the centre, without a worker that has died (fixed membership).
+bool goes_on_without_the_dead(const TrainOptions& options, int parts);
+
+/// Whether a resumed run of this coupling needs as many replicas as its checkpoint has.
+bool keeps_replicas(const TrainOptions& options);
+
+/// Of options that are for a job of several processes. UsageError where they cannot be used with this one.
+void check_job(const TrainOptions& options, int parts);
+
+/// Of "127.0.0.1:9100". UsageError.
+std::pair<std::string, int> address_and_port(const std::string& text);
 
 /// What process `choice` holds of a job whose replicas take `parts` processes each.
 Placement placement_of(const ProcessChoice& choice, const TrainOptions& options, int parts);

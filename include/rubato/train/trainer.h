@@ -35,6 +35,7 @@ class TrainListener {
 class Trainer {
  public:
   /// Makes the run folder, or opens it when `plan.options.resume` names it. `listener` may be null; it outlives the trainer.
+  /// UsageError or DataError when the run cannot begin or go on; nothing is written then.
   Trainer(Plan plan, TrainListener* listener);
   ~Trainer();
 
@@ -62,8 +63,10 @@ class Trainer {
   std::string summary() const;
 
  private:
+  void name_folder();
+  void find_start();
+  void find_checkpoint();
   void open_folder();
-  void open_resumed_folder();
   void check_same_run(const CheckpointFolder::Found& found) const;
   std::string saved_config() const;
   void resume();
@@ -76,6 +79,7 @@ class Trainer {
   bool checkpoint_is_due(std::int64_t end) const;
   void test();
   void finish_part();
+  StalenessCount staleness(int block) const;
   void write_checkpoint();
   void write_timings();
   void write_outputs();
@@ -98,6 +102,7 @@ class Trainer {
   std::unique_ptr<Job> job_;
   std::unique_ptr<Execution> execution_;
   Progress progress_, progress_at_start_;
+  std::vector<StalenessCount> staleness_before_;  ///< of what the execution does not know of; per block
   std::int64_t last_checkpoint_ = -1, epochs_begun_ = 0;
   std::string status_ = "running";
   std::atomic<bool> stop_requested_{false};
