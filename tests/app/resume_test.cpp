@@ -193,7 +193,7 @@ TEST_F(Fails, every_worker_of_a_job_that_diverged) {
     const Variables rank(std::map<std::string, std::string>{{"RANK", "0"}});
     const Outcome first = rubato_command(words);
     EXPECT_EQ(first.exit_code, 4) << first.err;
-    EXPECT_EQ(second->wait(20s), 4) << content_of(folder.path() / "second");
+    EXPECT_EQ(second->wait(50s), 4) << content_of(folder.path() / "second");
     EXPECT_EQ(summary("run")["test_loss"], nullptr);
     EXPECT_EQ(summary("run")["test_accuracy"], nullptr);
   }
@@ -213,7 +213,7 @@ TEST_F(Fails, every_worker_of_a_job_whose_disk_is_full_from_the_start) {
   const Outcome first = rubato_command(words, {.file_size_limit = 20000});  // the home's as well, less than the weights need
   EXPECT_EQ(first.exit_code, 3) << first.err;
   EXPECT_THAT(first.err, HasSubstr("cannot write"));
-  EXPECT_EQ(second->wait(20s), 3) << content_of(folder.path() / "second");
+  EXPECT_EQ(second->wait(50s), 3) << content_of(folder.path() / "second");
 }
 
 TEST_F(Fails, a_worker_without_a_home_ends_at_the_first_signal) {
@@ -225,9 +225,9 @@ TEST_F(Fails, a_worker_without_a_home_ends_at_the_first_signal) {
                              {"RUBATO_KEYS", run("keys")}});
   ends_well({"keys", run("keys")});
   Background worker(train("run", {"--coupling", "async-easgd", "--steps", "10"}), folder.path() / "log");
-  std::this_thread::sleep_for(2s);
+  ASSERT_TRUE(eventually([&] { return worker.awaits(SIGTERM); })) << content_of(folder.path() / "log");
   worker.end(SIGTERM);
-  EXPECT_EQ(worker.wait(3s), 130) << content_of(folder.path() / "log");
+  EXPECT_EQ(worker.wait(50s), 130) << "before --patience is over\n" << content_of(folder.path() / "log");
 }
 
 TEST_F(Fails, what_cannot_say_what_it_has_found) {
