@@ -249,7 +249,8 @@ bool Collectives::Implementation::connect(const std::string& name, Group& group,
     making->given_up = true;
     return false;
   }
-  group.connections = {making->made, {}};
+  // Else they would keep each other: the group its store, the store the making, the making the group.
+  group.connections = {std::exchange(making->made, nullptr), {}};
   group.version = version;
   return true;
 }
