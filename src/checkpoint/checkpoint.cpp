@@ -19,7 +19,6 @@
 #include "rubato/model/digest.h"
 #include "rubato/model/memory_error.h"
 #include "rubato/model/model.h"
-#include "rubato/io/files.h"
 #include "rubato/model/state_dict.h"
 
 namespace fs = std::filesystem;
@@ -111,12 +110,25 @@ struct NumberReader {
   }
 };
 
+nlohmann::ordered_json counts(const std::vector<StalenessCount>& blocks) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const StalenessCount& block : blocks) json.push_back({block.updates, block.sum, block.max});
+  return json;
+}
+
+std::vector<StalenessCount> counts_from(const nlohmann::json& json, const char* key) {
+  std::vector<StalenessCount> blocks;
+  for (const auto& block : json.value(key, nlohmann::json::array())) blocks.push_back({block.at(0), block.at(1), block.at(2)});
+  return blocks;
+}
+
 nlohmann::ordered_json to_json(const Progress& progress) {
   nlohmann::ordered_json json = {{"format", format_version}};
   visit_numbers(progress, NumberWriter{json});
   if (progress.test) json["test"] = {{"accuracy", nullptr}, {"loss", progress.test->loss}};
   if (progress.test && progress.test->accuracy) json["test"]["accuracy"] = *progress.test->accuracy;
-  for (const StalenessCount& block : progress.staleness) json["staleness"].push_back({block.updates, block.sum, block.max});
+  json["staleness"] = counts(progress.staleness);
+  json["centre_staleness"] = counts(progress.centre_staleness);
   json["data"] = progress.data;
   json["weights_digest"] = progress.weights_digest;
   return json;
@@ -132,9 +144,8 @@ Progress progress_from(const nlohmann::json& json) {
     };
     progress.test = Evaluation{number("accuracy"), number("loss").value_or(std::numeric_limits<double>::quiet_NaN())};
   }
-  for (const auto& block : json.value("staleness", nlohmann::json::array())) {
-    progress.staleness.push_back({block.at(0), block.at(1), block.at(2)});
-  }
+  progress.staleness = counts_from(json, "staleness");
+  progress.centre_staleness = counts_from(json, "centre_staleness");
   progress.data = json.at("data");
   progress.weights_digest = json.value("weights_digest", "");
   return progress;

@@ -243,7 +243,11 @@ void Trainer::write_checkpoint() {
   const bool over = progress_.step >= plan_.total_steps || target_reached();
   progress_.weights_digest = over ? execution_->digest() : "";
   progress_.staleness.clear();
-  for (int block = 0; block < block_count(); ++block) progress_.staleness.push_back(staleness(block));
+  progress_.centre_staleness.clear();
+  for (int block = 0; block < block_count(); ++block) {
+    progress_.staleness.push_back(staleness(block));
+    if (const auto centre = job_->centre_staleness(block)) progress_.centre_staleness.push_back(*centre);
+  }
   CheckpointFolder(folder_ / "checkpoint")
       .write(progress_, job_->evaluation_weights(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;
@@ -269,8 +273,10 @@ void Trainer::write_outputs() {
   if (recorder_ && recorder_->failed()) listener_->note("the recording could not be written whole and cannot be replayed");
 }
 
+/// Of what the last checkpoint holds, where the run ends with it: workers that nobody waits for may be further by now.
 std::string Trainer::summary() const {
-  const MeterReading reading = meter_.reading();
+  const bool saved = last_checkpoint_ == progress_.step && !progress_.staleness.empty() && status_ != "diverged";
+  const MeterReading reading = saved ? progress_.meter.now : meter_.reading();
   nlohmann::ordered_json json = {
       {"status", status_},
       {"schedule", plan_.options.schedule},
@@ -316,15 +322,15 @@ std::string Trainer::summary() const {
   if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
   for (int block = 0; block < block_count(); ++block) {
-    const StalenessCount stale = staleness(block);
+    const auto at = static_cast<std::size_t>(block);
+    const StalenessCount stale = saved ? progress_.staleness[at] : staleness(block);
     json["staleness"][block_name(block)] = {{"mean", stale.mean()}, {"max", stale.max}};
-    if (const auto centre = job_->centre_staleness(block)) {
-      json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
-    }
+    std::optional<StalenessCount> centre = job_->centre_staleness(block);
+    if (saved && at < progress_.centre_staleness.size()) centre = progress_.centre_staleness[at];
+    if (centre) json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
-  const bool was_over = progress_.step == progress_at_start_.step && !progress_at_start_.weights_digest.empty();
-  json["weights_digest"] = was_over ? progress_at_start_.weights_digest : execution_->digest();
+  json["weights_digest"] = saved && !progress_.weights_digest.empty() ? progress_.weights_digest : execution_->digest();
   json["build"] = build_json();
   json["host"] = host_info();
   return json.dump(2) + "\n";
