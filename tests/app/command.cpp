@@ -44,10 +44,21 @@ using Clock = std::chrono::steady_clock;
   _exit(127);
 }
 
+/// Two signals of a kind are one, if the first has not been taken yet.
+bool is_pending(pid_t child, int signal) {
+  std::ifstream status("/proc/" + std::to_string(child) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("SigPnd:") && !line.starts_with("ShdPnd:")) continue;
+    if ((std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0) return true;
+  }
+  return false;
+}
+
 void send_signals(pid_t child, const Conditions& conditions) {
   std::this_thread::sleep_for(conditions.signal_after);
   for (int i = 0; i < conditions.signals; ++i) {
     if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    while (i > 0 && is_pending(child, conditions.signal)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     kill(child, conditions.signal);
   }
 }

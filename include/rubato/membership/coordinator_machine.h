@@ -179,8 +179,8 @@ class CoordinatorMachine {
   void stop(double now);
   /// Something of the coordinator's own has failed.
   void fail(int code, const std::string& sentence);
-  /// `others_come`: those that are still on their way have a moment to come, because the job has failed for want of them, or needed
-  /// nobody.
+  /// `others_come`: those that are still on their way have a moment to come, because the job has failed for want of them, or
+  /// needed nobody.
   void job_over(int code, const std::string& why, bool others_come, double now);
   const Task& task() const { return task_; }
   void task_done(double now);
@@ -249,6 +249,7 @@ class CoordinatorMachine {
 
   bool free_begin_worker(int rank, double now);
   std::optional<int> donor(int rank) const;
+  void ask_for(int rank, double now);
   std::vector<int> free_members() const;
   std::int64_t progress() const;
   std::int64_t least_of_finished() const;
