@@ -297,10 +297,8 @@ std::string Trainer::summary() const {
   };
   const double seconds = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   if (seconds > 0) json["samples_per_second"] = static_cast<double>(reading.samples) / seconds;
-  if (progress_.test) {
-    json["test_loss"] = progress_.test->loss;
-    if (progress_.test->accuracy) json["test_accuracy"] = *progress_.test->accuracy;
-  }
+  if (progress_.test) json["test_loss"] = progress_.test->loss;
+  if (progress_.test && progress_.test->accuracy) json["test_accuracy"] = *progress_.test->accuracy;
   if (!plan_.dry_run()) {
     json["last_train_loss"] = nullptr;
     if (reading.steps > 0) {
