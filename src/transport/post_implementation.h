@@ -20,6 +20,7 @@ namespace rubato {
 
 // Thread rules
 //  * All sockets, `dealers_` and `peers_` belong to the post's thread. Others hand frames over through `outbox_` and wake it.
+//  * Before `start` they belong to whoever calls it. The post's thread takes no signal, and no exception leaves it.
 //  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
 
 class Post::Implementation {
@@ -27,6 +28,7 @@ class Post::Implementation {
   Implementation(PostOptions options, PostListener& listener);
   ~Implementation();
   void start() {
+    if (!is_home()) dealer(home_rank, options_.home);  // what fails here is told to the caller
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   }
   void send(int peer, Frame frame);
@@ -52,9 +54,12 @@ class Post::Implementation {
   bool is_home() const { return options_.home.empty(); }
   void configure(zmq::socket_t& socket) const;
   void run(const std::stop_token& stop);
+  void turn();
   void wait();
   void work_off();
+  /// Nothing that a peer has named ends this process: where no connection can be made the letter is lost, and that is noted.
   void post(Letter letter);
+  void deliver(Letter letter);
   zmq::socket_t& dealer(int peer, const std::string& endpoint);
   void say_hello(zmq::socket_t& socket);
   void receive_strangers();
