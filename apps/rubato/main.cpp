@@ -96,6 +96,7 @@ void open_standard_streams() {
 
 int main(int argc, char** argv) {
   open_standard_streams();
+  std::signal(SIGCHLD, SIG_DFL);  // who has started us may ignore it, and then nobody would learn how children end
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
   rubato::prepare_process();

@@ -43,11 +43,11 @@ void ProgressLine::draw(const Trainer& trainer) {
   const MeterReading now = trainer.reading(), before = trainer.at_start().meter.now;
   const std::int64_t replicas = trainer.plan().options.replicas, done = now.steps - before.steps;
   const std::int64_t step = trainer.at_start().step * replicas + done, total = trainer.plan().total_steps * replicas;
-  const double rate = seconds > 0 ? static_cast<double>(now.samples - before.samples) / seconds : 0;
   const double left = done > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(done) : 0;
   const std::string line =
-      fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}", trainer.plan().options.schedule, step, total,
-                  now.loss, rate, duration(left), trainer.stopped() ? "  (stopping)" : "");
+      fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s{}  {} left{}", trainer.plan().options.schedule, step,
+                  total, now.loss, trainer.samples_per_second(), trainer.plan().runtime.simulated ? " of virtual time" : "",
+                  duration(left), trainer.stopped() ? "  (stopping)" : "");
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
 }

@@ -72,7 +72,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     stage.seed = replica_seed(stage.seed, i);
     member.replica =
         std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, hooks_of(i),
-                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage});
+                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage, parts_.work});
     member.schedule = entry.make(*member.replica, parts_.schedule);
   }
 }

@@ -97,23 +97,36 @@ Batch blank_batch(const Plan& plan, std::int64_t samples) {
   return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
 }
 
+/// Operations per second of a host where they are counted.
+double device_speed(const Plan& plan) {
+  if (const auto given = plan.runtime.device_gflops) {
+    if (!(*given > 0)) throw UsageError("--device-gflops must be above 0");
+    return *given * 1e9;
+  }
+  return plan.stage.bf16 ? plan.platform.bf16_operations_per_second : plan.platform.operations_per_second;
+}
+
 /// Operations are counted with few samples, since they are linear in their number.
-std::vector<BlockCost> counted_costs(const Plan& plan) {
-  if (!(plan.runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
+Profile counted_profile(const Plan& plan) {
   StageOptions real = plan.stage;
   real.dry_run = nullptr;
   real.device = torch::kCPU;
   const auto count = [&](std::int64_t samples) {
-    return count_profile(plan.model, real, blank_batch(plan, samples), plan.runtime.device_gflops * 1e9).costs();
+    return count_profile(plan.model, real, blank_batch(plan, samples), device_speed(plan));
   };
-  std::vector<BlockCost> costs = count(2);
-  const std::vector<BlockCost> twice = count(4);
+  Profile profile = count(2);
+  const Profile twice = count(4);
   const double more = (static_cast<double>(plan.options.batch_size) - 2) / 2;
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    costs[i].forward += more * (twice[i].forward - costs[i].forward);
-    costs[i].backward += more * (twice[i].backward - costs[i].backward);
+  const auto extend = [more](double& of_two, double of_four) { of_two += more * (of_four - of_two); };
+  for (std::size_t i = 0; i < profile.blocks.size(); ++i) {
+    BlockProfile& block = profile.blocks[i];
+    extend(block.flops, twice.blocks[i].flops);
+    extend(block.seconds.forward, twice.blocks[i].seconds.forward);
+    extend(block.seconds.backward, twice.blocks[i].seconds.backward);
   }
-  return costs;
+  extend(profile.loss_flops, twice.loss_flops);
+  extend(profile.loss_seconds, twice.loss_seconds);
+  return profile;
 }
 
 Profile read_profile(const Plan& plan) {
@@ -141,15 +154,20 @@ void simulate_on(Plan& plan) {
     throw UsageError(
         "--record with --dies or --joins: threads that replay a run have no devices that die; leave one of them out");
   }
+  const Profile counted = counted_profile(plan);
+  plan.runtime.device_gflops = device_speed(plan) / 1e9;
   if (!runtime.block_costs.empty()) {
-    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());
+    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());  // the loss is in the last block's
   } else if (!runtime.profile_file.empty()) {
     const Profile profile = read_profile(plan);
     plan.costs = profile.costs();
+    plan.work.loss = profile.loss_seconds;
     plan.platform.slowdown = profile.slowdown;
   } else {
-    plan.costs = counted_costs(plan);
+    plan.costs = counted.costs();
+    plan.work.loss = counted.loss_seconds;
   }
+  plan.work.per_operation = seconds_per_operation(plan.costs, counted.flops());
   if (runtime.compute) return;
   if (!plan.options.init_from.empty() || !plan.options.resume.empty() || plan.options.record) {
     throw UsageError("--no-compute has no weights: leave --init-from, --resume and --record out");
@@ -197,10 +215,15 @@ std::vector<int> choose_cuts(const Plan& plan) {
   const TrainOptions& o = plan.options;
   if (o.stages == 1) return {};
   if (o.cuts != "auto") return parse_cuts(o.cuts, o.stages);
-  if (plan.runtime.simulated) return balanced_cuts(plan.costs, o.stages);
-  if (plan.processes) return balanced_cuts(counted_costs(plan), o.stages);  // the same in each, which measured ones are not
+  if (plan.runtime.simulated) {
+    std::vector<BlockCost> costs = plan.costs;
+    costs.back().forward += plan.work.loss;
+    return balanced_cuts(costs, o.stages);
+  }
+  if (plan.processes)
+    return balanced_cuts(counted_profile(plan).costs_of_stages(), o.stages);  // the same in each, which measured ones are not
   const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), 3);
-  return balanced_cuts(profile.costs(), o.stages);
+  return balanced_cuts(profile.costs_of_stages(), o.stages);
 }
 
 StoreOptions store_options(const TrainOptions& o, const Plan& plan) {
@@ -336,7 +359,7 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& ro
 
 /// Replicas share one order of the data and take turns in it, or each has an order of its own.
 JobParts Plan::job() const {
-  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
+  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs, .work = work};
   parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
   parts.probe_every = dry_run() ? 0 : options.probe_bias;
   parts.place = place;

@@ -6,8 +6,10 @@
 
 #include <filesystem>
 #include <regex>
+#include <system_error>
 
 #include "rubato/core/read_file.h"
+#include "rubato/core/threads.h"
 #include "rubato/model/memory_error.h"
 
 namespace rubato {
@@ -29,6 +31,10 @@ Failure failure_of(const std::exception& error) {
   if (const auto* ours = dynamic_cast<const Error*>(&error)) return {ours->code(), ours->what()};
   if (const auto* of_files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
     return {ExitCode::data, sentence_of(*of_files)};
+  }
+  const auto* of_system = dynamic_cast<const std::system_error*>(&error);
+  if (of_system != nullptr && of_system->code() == std::errc::resource_unavailable_try_again) {
+    return {ExitCode::internal, no_more_threads().what()};
   }
   const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
   const std::string text = of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <thread>
 
+#include "rubato/core/threads.h"
 #include "rubato/data/batch_source.h"
 #include "rubato/model/autocast.h"
 #include "rubato/model/model.h"
@@ -14,7 +15,8 @@ namespace {
 class AllThreads {
  public:
   AllThreads() : before_(at::get_num_threads()) {
-    at::set_num_threads(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+    const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    at::set_num_threads(1 + threads_to_be_had(all - 1));
   }
   ~AllThreads() { at::set_num_threads(before_); }
 

@@ -190,7 +190,7 @@ class PipelineStage {
   torch::Tensor loss_gradient_of(Context& me, const Pass& pass, const torch::Tensor& target) {
     LossResult result;
     const double share = share_of(pass.input().size(0));
-    me.compute(ComputeKind::loss, work_.index, 0, [&] {
+    me.compute(ComputeKind::loss, work_.index, replica_.work.loss * share, [&] {
       result = stage_.loss(pass, target);
       if (work_.count > 1) result.grad_output = result.grad_output * share;
     });

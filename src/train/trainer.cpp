@@ -159,6 +159,7 @@ void Trainer::run_segment(std::int64_t end) {
   clock_.start();
   const auto account = [&] {
     segment_ended_ = execution_->now();
+    meter_.advance(segment_ended_);
     const bool last = stop_requested_ || progress_.step >= plan_.total_steps;
     if (last || execution_->pauses_between_segments()) clock_.stop();
     progress_.seconds = progress_at_start_.seconds + clock_.seconds();
@@ -213,8 +214,7 @@ void Trainer::finish_part() {
   if (progress_.test->accuracy) events_->scalar("accuracy/test", progress_.step, *progress_.test->accuracy);
   execution_->tell(train_loss, progress_.test->accuracy);
   if (listener_ == nullptr) return;
-  const double samples = static_cast<double>(meter_.reading().samples - progress_at_start_.meter.now.samples);
-  listener_->tested(epochs, train_loss, *progress_.test, samples / std::max(training_seconds(), 1e-9));
+  listener_->tested(epochs, train_loss, *progress_.test, samples_per_second());
 }
 
 bool Trainer::target_reached() const {

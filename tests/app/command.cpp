@@ -40,6 +40,7 @@ using Clock = std::chrono::steady_clock;
   constexpr id_t nobody = 65534;
   if (conditions.nobody && geteuid() == 0 && (setgroups(0, nullptr) != 0 || setgid(nobody) != 0 || setuid(nobody) != 0))
     _exit(127);
+  restrict(RLIMIT_NPROC, conditions.process_limit);
   execv(RUBATO_COMMAND, words.data());
   _exit(127);
 }

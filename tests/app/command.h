@@ -26,6 +26,7 @@ struct Conditions {
   int signals = 1;                                 ///< how many, 50 ms apart
   bool nobody = false;                             ///< as a user without rights, where this is the superuser
   bool without_folder = false;                     ///< in a working folder that has been removed
+  int process_limit = -1;                          ///< processes and threads of that user (RLIMIT_NPROC); -1: none
   std::int64_t memory_limit = -1;                  ///< bytes of addresses (RLIMIT_AS); -1: none
   std::map<std::string, std::string> environment;  ///< besides what is inherited
 };

@@ -209,5 +209,22 @@ TEST_F(Unfriendly, no_memory) {
   }
 }
 
+/// Whichever thread is the first that the system does not give: nothing waits for it, and no library has the last word.
+TEST_F(Unfriendly, no_threads) {
+  if (rubato_command({"--version"}, {.nobody = true}).exit_code != 0)
+    GTEST_SKIP() << "the command lies where only its owner can start it";
+  for (int limit = 1; limit <= 9; ++limit) {
+    for (const Words& words : {train("new", {"--schedule", "hogwild", "--workers", "3"}),
+                               Words{"eval", "--checkpoint", path("good")}, simulate("--seed", "1")}) {
+      fs::remove_all(path("new"));
+      const Outcome outcome = rubato_command(words, {.nobody = true, .process_limit = limit});
+      if (outcome.exit_code == 0) continue;  // they were enough
+      EXPECT_EQ(outcome.exit_code, 1) << limit << outcome.err;
+      is_a_sentence(words, outcome);
+      EXPECT_THAT(outcome.err, HasSubstr("no more threads or processes")) << limit;
+    }
+  }
+}
+
 }  // namespace app_unfriendly_test
 }  // namespace rubato::test

@@ -28,7 +28,7 @@ class TrainListener {
  public:
   virtual ~TrainListener() = default;
   virtual void note(const std::string& sentence) = 0;  ///< a warning: a damaged checkpoint was passed over, ...
-  /// After an epoch, or a part of one (`TrainOptions::evaluate_every`).
+  /// After an epoch, or a part of one (`TrainOptions::evaluate_every`). Speed as Trainer::samples_per_second.
   virtual void tested(double epochs, double train_loss, const Evaluation& test, double samples_per_second) = 0;
 };
 
@@ -56,6 +56,13 @@ class Trainer {
   const Progress& at_start() const { return progress_at_start_; }
   /// Seconds that this trainer has trained: tests and checkpoints are left out where nobody trains meanwhile. From any thread.
   double training_seconds() const { return clock_.seconds(); }
+  /// Of all that this trainer has trained, by the run's own clock: virtual time in the simulator. From any thread.
+  double samples_per_second() const {
+    const MeterReading now = meter_.reading();
+    const MeterState& before = progress_at_start_.meter;
+    const double seconds = plan_.runtime.simulated ? now.time - before.clock : training_seconds();
+    return seconds > 0 ? static_cast<double>(now.samples - before.now.samples) / seconds : 0;
+  }
   double virtual_seconds() const { return progress_.virtual_seconds; }
   const Trace& trace() const { return trace_; }
   Job& job() { return *job_; }
