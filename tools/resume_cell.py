@@ -173,7 +173,7 @@ def samples_of(cell, replicas, first, last):
 
 
 def rate_of(cell):
-    return 0.2 if cell.schedule == "dni" else 0.1
+    return 0.2 if cell.schedule == "dni" and cell.coupling != "mdownpour" else 0.1  # of a loss that fell in 30 runs of 30
 
 
 def rate_factor(cell):

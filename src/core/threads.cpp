@@ -18,6 +18,16 @@ int threads_to_be_had(int wanted) {
   return static_cast<int>(threads.size());
 }
 
+SignalsBlocked::SignalsBlocked() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before_);
+}
+
+SignalsBlocked::~SignalsBlocked() {
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
 Error no_more_threads() {
   return {ExitCode::internal,
           "the system gives this process no more threads or processes: raise its limit (ulimit -u, or the container's), or take "

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -8,11 +7,16 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <mutex>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <zmq.hpp>
 
@@ -38,6 +42,24 @@ std::string new_identity() {
   return name;
 }
 
+/// DataError for what is not "tcp://HOST:PORT". ZeroMQ would look up whatever stands for a host, and take of a port what 16 bits
+/// hold.
+void require_address(const std::string& endpoint) {
+  constexpr std::string_view scheme = "tcp://";
+  const std::size_t colon = endpoint.rfind(':');
+  bool is_one = endpoint.starts_with(scheme) && colon != std::string::npos && colon > scheme.size();
+  if (is_one) {
+    const auto host = std::string_view(endpoint).substr(scheme.size(), colon - scheme.size());
+    is_one =
+        std::ranges::all_of(host, [](unsigned char c) { return std::isalnum(c) != 0 || std::strchr("._-[]:%", c) != nullptr; });
+    unsigned port = 0;
+    const char* const end = endpoint.data() + endpoint.size();
+    const auto [rest, error] = std::from_chars(endpoint.data() + colon + 1, end, port);
+    is_one = is_one && error == std::errc() && rest == end && port >= 1 && port <= 65535;
+  }
+  if (!is_one) throw DataError("'" + endpoint + "' is no address of another process");
+}
+
 }  // namespace
 
 /// ZeroMQ's two, the guard's and the transport's own.
@@ -51,7 +73,9 @@ std::int64_t Refusals::count() const {
 
 Transport::Implementation::Implementation(TransportOptions options, TransportListener& listener)
     : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (threads_to_be_had(threads_of_a_transport) < threads_of_a_transport) throw no_more_threads();  // ZeroMQ would end the process
+  if (threads_to_be_had(threads_of_a_transport) < threads_of_a_transport)
+    throw no_more_threads();                  // ZeroMQ would end the process
+  const SignalsBlocked in_threads_of_zeromq;  // which it starts with the first socket
   guard_ = std::make_unique<Guard>(context_, options_.credentials,
                                    [this](const std::string& address, const std::string& reason) { refuse(reason, address); });
   router_ = zmq::socket_t(context_, zmq::socket_type::router);
@@ -140,9 +164,6 @@ void Transport::Implementation::refuse(const std::string& reason, const std::str
 }
 
 void Transport::Implementation::run(const std::stop_token& stop) {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
   while (!stop.stop_requested()) {
     try {
       turn();
@@ -232,7 +253,7 @@ void Transport::Implementation::deliver(Letter letter) {
 }
 
 zmq::socket_t& Transport::Implementation::dealer(int peer, const std::string& endpoint) {
-  if (!endpoint.starts_with("tcp://")) throw DataError("'" + endpoint + "' is no address of another process");
+  require_address(endpoint);
   zmq::socket_t socket(context_, zmq::socket_type::dealer);
   configure(socket);
   socket.set(zmq::sockopt::routing_id, new_identity());

@@ -10,6 +10,7 @@
 #include <thread>
 #include <zmq.hpp>
 
+#include "rubato/core/threads.h"
 #include "rubato/transport/transport.h"
 #include "transport/guard.h"
 #include "transport/monitor.h"
@@ -19,7 +20,8 @@
 namespace rubato {
 
 // Thread rules
-//  * All sockets, `dealers_` and `peers_` belong to the transport's thread. Others hand frames over through `outbox_` and wake it.
+//  * All sockets, `dealers_` and `peers_` belong to the transport's thread. Others hand frames over through `outbox_` and wake
+//  it.
 //  * Before `start` they belong to whoever calls it. The transport's thread takes no signal, and no exception leaves it.
 //  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
 
@@ -29,6 +31,7 @@ class Transport::Implementation {
   ~Implementation();
   void start() {
     if (!is_coordinator()) dealer(coordinator_rank, options_.coordinator);  // what fails here is told to the caller
+    const SignalsBlocked in_the_thread;
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   }
   void send(int peer, Frame frame);
