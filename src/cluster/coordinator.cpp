@@ -138,10 +138,11 @@ void Coordinator::carry_out(const ms::Task& task) {
     if (group_.incarnation > 0) rebuild_centre(rebuild->ranks);
     if (group_.centre) start_centre();
     conductor_ = std::jthread([this](const std::stop_token& stop) {
+      std::condition_variable_any clock;  // nobody's word but the time: who pumps and is woken by who pumps would never rest
       std::unique_lock lock(mutex_);
       while (!stop.stop_requested()) {
         pump(lock);
-        changed_.wait_for(lock, 2 * between_ticks);
+        clock.wait_for(lock, stop, 2 * between_ticks, [] { return false; });
       }
     });
   } else if (const auto* ended = std::get_if<ms::SegmentEnded>(&task)) {
@@ -329,7 +330,7 @@ void Coordinator::act(Packed* incoming) {
       note_(note->sentence);
     }
   }
-  changed_.notify_all();
+  if (machine_.task().index() != 0) changed_.notify_all();
 }
 
 void Coordinator::send(const ms::Send& send, const Packed* incoming) {

@@ -1,8 +1,10 @@
 // Processes of a job that die, are stopped, come back.
 #include <cstdint>
+#include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "app/background.h"
 #include "app/command.h"
@@ -240,6 +242,39 @@ TEST_F(Deaths, a_stopped_worker_holds_nobody_up_and_comes_back) {
   EXPECT_EQ(launcher.wait(50s), 130) << log();
   EXPECT_EQ(status()["workers"][1]["state"], "finished");
   EXPECT_EQ(status()["workers"][1]["incarnation"], 0);
+}
+
+/// User and system time of a process, in seconds.
+double processor_time(pid_t pid) {
+  std::istringstream line(content_of("/proc/" + std::to_string(pid) + "/stat"));
+  line.ignore(1000, ')');
+  std::string skipped;
+  for (int field = 3; field < 14; ++field) line >> skipped;
+  double user = 0, system = 0;
+  line >> user >> system;
+  return (user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+/// Threads that wake each other up would have nothing to do, and a processor to do it on.
+TEST_F(Deaths, who_waits_takes_no_processor_and_a_dead_launcher_takes_no_stopped_worker_with_it) {
+  auto launcher = std::make_unique<Background>(
+      launch(2, {"--coupling", "async-easgd", "--steps", "10000000", "--evaluate-every", "-1"}), folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
+  const pid_t coordinator = process_of(run(), -1), workers[] = {process_of(run(), 0), process_of(run(), 1)};
+  ASSERT_GT(coordinator, 0);
+  for (const pid_t pid : workers) kill(pid, SIGSTOP);
+  ASSERT_TRUE(eventually([&] { return worker(0).value("state", "") == "silent" && worker(1).value("state", "") == "silent"; }));
+  const double before = processor_time(coordinator);
+  std::this_thread::sleep_for(1s);
+  EXPECT_LT(processor_time(coordinator) - before, 0.2) << "seconds of processor time in a second without anything to do";
+  launcher->end(SIGKILL);  // then Linux hangs up on process groups of its session that have a stopped member and no parent in it
+  launcher = std::make_unique<Background>(Words{"launch", "--attach", run().string()}, folder.path() / "log");
+  for (const pid_t pid : workers) kill(pid, SIGCONT);
+  const std::int64_t where = worker(0).value("step", std::int64_t{0}) + 100;
+  EXPECT_TRUE(eventually([&] { return all_have_passed(2, where); })) << log();
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(worker(rank).value("incarnation", -1), 0) << log();
+  launcher->end(SIGTERM);
+  EXPECT_EQ(launcher->wait(50s), 130) << log();
 }
 
 TEST_F(Deaths, a_signal_ends_the_job_with_a_checkpoint_and_another_number_of_workers_goes_on) {
