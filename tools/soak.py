@@ -117,7 +117,8 @@ def rates_of_few(options, coupling, failures):
     """Samples for a second of own time in jobs of fewer workers, by their number: those are less in each other's way."""
     rates = {}
     for workers in range(1, options.workers):
-        trial = undisturbed(options, coupling, f"trial-{workers}", TRIAL_EPOCHS, failures, workers)
+        epochs = math.ceil(TRIAL_EPOCHS * workers / options.workers)
+        trial = undisturbed(options, coupling, f"trial-{workers}", epochs, failures, workers)
         if trial:
             rates[workers] = trial[1].survivors.rate()
     return rates
