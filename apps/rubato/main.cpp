@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <iostream>
-#include <new>
 
 #include "commands.h"
 #include "rubato/core/build_info.h"
@@ -76,6 +76,16 @@ std::filesystem::path rubato::app::this_program() {
   return std::filesystem::read_symlink("/proc/self/exe");
 }
 
+/// Before any library is made ready: those of libtorch end the process where there is no working folder, in words of their own.
+void require_working_folder(int, char**, char**) {
+  char folder[PATH_MAX];
+  if (getcwd(folder, sizeof folder) != nullptr || errno != ENOENT) return;
+  constexpr char sentence[] = "rubato: the working folder has been removed: change to one that exists\n";
+  [[maybe_unused]] const ssize_t told = write(STDERR_FILENO, sentence, sizeof sentence - 1);
+  _exit(static_cast<int>(rubato::ExitCode::data));
+}
+[[gnu::section(".preinit_array"), gnu::used]] void (*const before_libraries)(int, char**, char**) = require_working_folder;
+
 /// A descriptor that was closed would be given to the next file that is opened, and what is printed would land in it.
 void open_standard_streams() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
@@ -86,6 +96,7 @@ void open_standard_streams() {
 
 int main(int argc, char** argv) {
   open_standard_streams();
+  std::signal(SIGCHLD, SIG_DFL);  // who has started us may ignore it, and then nobody would learn how children end
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
   rubato::prepare_process();
@@ -115,14 +126,8 @@ int main(int argc, char** argv) {
       return std::cout ? said(0) : fail("cannot write to standard output", rubato::ExitCode::data);
     }
     return fail(sentence(app, error).c_str(), rubato::ExitCode::usage);
-  } catch (const rubato::Error& error) {
-    return fail(error.what(), error.code());
-  } catch (const std::filesystem::filesystem_error& error) {
-    const std::string where = error.path1().empty() ? "the working folder" : error.path1().string();
-    return fail((where + ": " + error.code().message()).c_str(), rubato::ExitCode::data);
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory: try a smaller --batch-size, or fewer replicas or workers", rubato::ExitCode::internal);
   } catch (const std::exception& error) {
-    return fail(rubato::plain_message(error).c_str(), rubato::ExitCode::internal);
+    const auto [code, sentence] = rubato::failure_of(error);
+    return fail(sentence.c_str(), code);
   }
 }

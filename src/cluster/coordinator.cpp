@@ -247,8 +247,9 @@ void Coordinator::join_centre() {
 }
 
 void Coordinator::finish(const JobEnd& end) {
-  open();  // it may have failed before anybody was let in
-  tell_the_end(end);
+  const bool was_open = status_writer_.joinable();
+  open();  // it may have failed, or have nothing left to do, before anybody was let in
+  tell_the_end(end, !was_open || (end.code != ExitCode::ok && end.code != ExitCode::interrupted));
   status_writer_ = {};
   {
     const std::lock_guard lock(mutex_);
@@ -259,12 +260,12 @@ void Coordinator::finish(const JobEnd& end) {
 
 void Coordinator::refuse(const JobEnd& end) {
   transport_->start();
-  tell_the_end(end);
+  tell_the_end(end, true);
 }
 
-void Coordinator::tell_the_end(const JobEnd& end) {
+void Coordinator::tell_the_end(const JobEnd& end, bool others_come) {
   std::unique_lock lock(mutex_);
-  machine_.job_over(static_cast<int>(end.code), end.why, now());
+  machine_.job_over(static_cast<int>(end.code), end.why, others_come, now());
   act();
   while (!std::holds_alternative<ms::AllTold>(machine_.task())) {
     changed_.wait_for(lock, between_ticks);
@@ -272,7 +273,7 @@ void Coordinator::tell_the_end(const JobEnd& end) {
   }
 }
 
-void Coordinator::tell(double train_loss, double test_accuracy) {
+void Coordinator::tell(double train_loss, std::optional<double> test_accuracy) {
   const std::lock_guard lock(mutex_);
   train_loss_ = train_loss;
   test_accuracy_ = test_accuracy;
@@ -296,10 +297,14 @@ StalenessCount Coordinator::staleness_of(int block) const {
 
 std::string Coordinator::digest() const {
   if (group_.policy == ms::Policy::fixed) return job_.digest();
-  const std::lock_guard lock(mutex_);
   std::vector<std::string> digests;
-  for (const ms::Member& member : machine_.members()) digests.push_back(member.digest);
-  return Job::digest_of(digests);
+  {
+    const std::lock_guard lock(mutex_);
+    for (const ms::Member& member : machine_.members()) digests.push_back(member.digest);
+  }
+  // Of the workers' weights; while one has not said what its are, of the evaluation weights.
+  const bool complete = std::none_of(digests.begin(), digests.end(), [](const std::string& one) { return one.empty(); });
+  return complete ? Job::digest_of(digests) : job_.evaluation_weights().digest();
 }
 
 // Actions, with the lock held.

@@ -38,7 +38,8 @@ class Coordinator final : public Execution, public ProcessLink {
   std::string digest() const override;
   void finish(const JobEnd& end) override;
   void refuse(const JobEnd& end) override;
-  void tell(double train_loss, double test_accuracy) override;
+  void tell(double train_loss, std::optional<double> test_accuracy) override;
+  bool pauses_between_segments() const override { return group_.policy == membership::Policy::fixed; }
 
  protected:
   // Neighbours
@@ -73,7 +74,7 @@ class Coordinator final : public Execution, public ProcessLink {
   void gather(const membership::SegmentEnded& ended);
   void start_centre();
   void join_centre();
-  void tell_the_end(const JobEnd& end);
+  void tell_the_end(const JobEnd& end, bool others_come);
   void say_where(int rank);
   void worker_listens(int peer, const std::string& channel);
   void report_came(int peer, Frame& frame);

@@ -238,21 +238,40 @@ class Unread {
         if (std::string_view(info.name) == other.name) usual = &field;
       }
     });
-    if (value == *usual || means_nothing(info.name)) return;
-    const std::string name = info.name;
+    if (value != *usual && !means_nothing(info.name)) check(info.name);
+  }
+
+  /// What `resolve` writes where there is nothing to say.
+  bool means_nothing(const std::string& name) const {
+    return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty()) ||
+           (name == "sampling" && options_.sampling == "whole");
+  }
+
+  void check(const std::string& name) const {
     refuse(name, "schedule", options_.schedule, schedules_, reads(name, schedules_, options_.schedule));
     const bool averages = name == "averaging-rate" && options_.averaging == "moving";
     refuse(name, "coupling", options_.coupling, couplings_, averages || reads(name, couplings_, options_.coupling));
     if (name.starts_with("lr-step-") && options_.lr_schedule != "step") {
       throw UsageError(fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", name, options_.lr_schedule));
     }
+    if (name == "sequence-length" && options_.data != "text") {
+      throw UsageError(fmt::format("--sequence-length is for --data text, not for {}: leave it out", options_.data));
+    }
+    if ((name == "memory-format" || name == "augment") && options_.data == "text") {
+      throw UsageError(fmt::format("--{} is for images, not for --data text: leave it out", name));
+    }
+    if (name == "sampling" && options_.coupling == "none") {
+      throw UsageError(
+          "--sampling is for replicas, of which a run without a coupling has one: leave it out, or choose a --coupling");
+    }
+    if (name == "staleness-scaling" && options_.coupling == "none" && nothing_is_stale()) {
+      throw UsageError(
+          fmt::format("--staleness-scaling: no gradient of --schedule {} is stale; leave it out", options_.schedule));
+    }
   }
 
  private:
-  /// What `resolve` writes where there is nothing to say.
-  bool means_nothing(const std::string& name) const {
-    return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty());
-  }
+  bool nothing_is_stale() const { return options_.schedule == "serial" || find_schedule(options_.schedule).synchronous; }
   static bool reads(const std::string& option, const Readers& readers, const std::string& entry) {
     const auto found = readers.find(option);
     return found == readers.end() || std::find(found->second.begin(), found->second.end(), entry) != found->second.end();
@@ -269,6 +288,11 @@ class Unread {
 };
 
 }  // namespace
+
+void check_is_read(const TrainOptions& options, const std::string& option) {
+  const Unread unread(options);
+  if (!unread.means_nothing(option)) unread.check(option);
+}
 
 TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
   forget_unread(options, readers_of(schedules()), schedule);
@@ -326,6 +350,9 @@ TrainOptions resolve(TrainOptions o) {
     o.max_in_flight = default_passes_in_flight({.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
   }
   if (!schedule.uses_cuts) o.stages = 1;
+  if (o.stages == 1 && o.cuts != "auto" && !o.cuts.empty()) {
+    throw UsageError(fmt::format("--cuts {} with a single stage: leave it out, or give --stages", o.cuts));
+  }
   if (o.stages == 1) o.cuts = "";
   return o;
 }

@@ -106,6 +106,7 @@ const std::vector<CouplingEntry>& couplings() {
        .extra_roles = 1,
        .default_period = 0,
        .whole_steps = true,
+       .keeps_replicas = true,
        .options = {"penalty"}},
       {.name = "local-sgd",
        .summary = "every --period steps all replicas wait and go on from their mean",

@@ -30,7 +30,8 @@ const std::vector<ScheduleEntry>& schedules() {
        .width = [](const ScheduleOptions&) { return 1; },
        .make = make_serial,
        .uses_cuts = false,
-       .fixed_protocol = true},
+       .fixed_protocol = true,
+       .options = {"publish"}},
       {.name = "hogwild",
        .summary = "several workers on one replica, each applies its gradients without waiting (--workers)",
        .paper = "Niu et al. 2011",
@@ -38,7 +39,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_hogwild,
        .uses_cuts = false,
        .fixed_protocol = false,
-       .options = {"workers"}},
+       .options = {"publish", "workers"}},
       {.name = "ddg",
        .summary = "the model cut into K stages that run in parallel on delayed gradients (--stages, --cuts)",
        .paper = "Huo et al. 2018, arXiv 1804.10574",
@@ -46,7 +47,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_ddg,
        .uses_cuts = true,
        .fixed_protocol = true,
-       .options = {"stages", "cuts"}},
+       .options = {"publish", "stages", "cuts"}},
       {.name = "features-replay",
        .summary =
            "ddg whose stages keep inputs only and compute the forward pass again with the newest weights (--stages, --cuts)",
@@ -55,7 +56,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_features_replay,
        .uses_cuts = true,
        .fixed_protocol = true,
-       .options = {"stages", "cuts"}},
+       .options = {"publish", "stages", "cuts"}},
       {.name = "fdg",
        .summary =
            "all stages work at once on different batches, forward too; gradients twice as late as ddg's (--stages, --cuts, "
@@ -65,7 +66,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_fdg,
        .uses_cuts = true,
        .fixed_protocol = true,
-       .options = {"stages", "cuts", "gradient-shrinking"}},
+       .options = {"publish", "stages", "cuts", "gradient-shrinking"}},
       {.name = "dni",
        .summary =
            "each stage updates at once with a gradient that a small model predicts at its cut (--stages, --cuts, --dni-labels)",
@@ -74,7 +75,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = [](Replica& replica, const ScheduleOptions& options) { return make_dni(replica, options); },
        .uses_cuts = true,
        .fixed_protocol = true,
-       .options = {"stages", "cuts", "dni-labels", "dni-layers", "dni-width", "dni-lr"}},
+       .options = {"publish", "stages", "cuts", "dni-labels", "dni-layers", "dni-width", "dni-lr"}},
       {.name = "pd-asgd",
        .summary = "separate forward and backward threads, layer-wise updates (--forward-threads, --backward-threads)",
        .paper = "Fokam et al. 2024, arXiv 2410.05985",
@@ -82,7 +83,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .make = make_pd_asgd,
        .uses_cuts = false,
        .fixed_protocol = false,
-       .options = {"forward-threads", "backward-threads", "max-in-flight"}},
+       .options = {"publish", "forward-threads", "backward-threads", "max-in-flight"}},
       {.name = "gpipe",
        .summary = "synchronous pipeline of K stages: micro-batches forward, then back (--stages, --cuts, --micro-batches)",
        .paper = "Huang et al. 2019, arXiv 1811.06965",
@@ -111,7 +112,7 @@ const std::vector<ScheduleEntry>& schedules() {
        .uses_cuts = false,
        .fixed_protocol = false,
        .partial_steps = true,
-       .options = {"workers", "partial-after"}},
+       .options = {"publish", "workers", "partial-after"}},
   };
   return table;
 }
@@ -154,14 +155,7 @@ void check(const ScheduleOptions& options, int blocks) {
   }
   at_least_one("--dni-width", options.dni.width);
   check_staged(options);
-  int before = 0;
-  for (const int cut : options.cuts) {
-    if (cut <= before || cut >= blocks) {
-      throw UsageError("--cuts must increase strictly within 1 .. " + std::to_string(blocks - 1) + " for this model of " +
-                       std::to_string(blocks) + " blocks; " + std::to_string(cut) + " does not");
-    }
-    before = cut;
-  }
+  stage_ranges(options.cuts, blocks);
 }
 
 }  // namespace rubato

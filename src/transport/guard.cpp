@@ -1,7 +1,6 @@
 #include "transport/guard.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 
 #include <array>
 #include <chrono>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "rubato/core/error.h"
+#include "rubato/core/threads.h"
 
 namespace rubato {
 namespace {
@@ -122,6 +122,7 @@ struct Guard::Implementation {
     questions.bind(requests_address);
     ending.bind(end_address);
     end.connect(end_address);
+    const SignalsBlocked in_the_thread;
     thread = std::thread([this] { serve(); });
   }
 
@@ -135,9 +136,6 @@ struct Guard::Implementation {
   }
 
   void serve() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
     try {
       while (answer_next()) continue;
     } catch (const zmq::error_t&) {

@@ -7,15 +7,21 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <mutex>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <zmq.hpp>
 
 #include "rubato/core/error.h"
+#include "rubato/core/threads.h"
 #include "transport/transport_implementation.h"
 
 namespace rubato {
@@ -36,7 +42,28 @@ std::string new_identity() {
   return name;
 }
 
+/// DataError for what is not "tcp://HOST:PORT". ZeroMQ would look up whatever stands for a host, and take of a port what 16 bits
+/// hold.
+void require_address(const std::string& endpoint) {
+  constexpr std::string_view scheme = "tcp://";
+  const std::size_t colon = endpoint.rfind(':');
+  bool is_one = endpoint.starts_with(scheme) && colon != std::string::npos && colon > scheme.size();
+  if (is_one) {
+    const auto host = std::string_view(endpoint).substr(scheme.size(), colon - scheme.size());
+    is_one =
+        std::ranges::all_of(host, [](unsigned char c) { return std::isalnum(c) != 0 || std::strchr("._-[]:%", c) != nullptr; });
+    unsigned port = 0;
+    const char* const end = endpoint.data() + endpoint.size();
+    const auto [rest, error] = std::from_chars(endpoint.data() + colon + 1, end, port);
+    is_one = is_one && error == std::errc() && rest == end && port >= 1 && port <= 65535;
+  }
+  if (!is_one) throw DataError("'" + endpoint + "' is no address of another process");
+}
+
 }  // namespace
+
+/// ZeroMQ's two, the guard's and the transport's own.
+constexpr int threads_of_a_transport = 4;
 
 std::int64_t Refusals::count() const {
   std::int64_t all = 0;
@@ -46,6 +73,9 @@ std::int64_t Refusals::count() const {
 
 Transport::Implementation::Implementation(TransportOptions options, TransportListener& listener)
     : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (threads_to_be_had(threads_of_a_transport) < threads_of_a_transport)
+    throw no_more_threads();                  // ZeroMQ would end the process
+  const SignalsBlocked in_threads_of_zeromq;  // which it starts with the first socket
   guard_ = std::make_unique<Guard>(context_, options_.credentials,
                                    [this](const std::string& address, const std::string& reason) { refuse(reason, address); });
   router_ = zmq::socket_t(context_, zmq::socket_type::router);
@@ -134,15 +164,24 @@ void Transport::Implementation::refuse(const std::string& reason, const std::str
 }
 
 void Transport::Implementation::run(const std::stop_token& stop) {
-  if (!is_coordinator()) dealer(coordinator_rank, options_.coordinator);
   while (!stop.stop_requested()) {
-    work_off();
-    wait();
-    receive_strangers();
-    for (auto& [peer, socket] : dealers_) receive_known(peer, socket);
-    monitor_->collect([this](const std::string& reason, const std::string& address) { refuse(reason, address); });
-    if (Clock::now() >= next_beat_) beat();
+    try {
+      turn();
+    } catch (const std::exception& error) {
+      refuse(std::string("the transport cannot go on: ") + error.what(), "this process");
+      std::this_thread::sleep_for(
+          std::chrono::milliseconds(10));  // it may stay so for a while: memory or descriptors are missing
+    }
   }
+}
+
+void Transport::Implementation::turn() {
+  work_off();
+  wait();
+  receive_strangers();
+  for (auto& [peer, socket] : dealers_) receive_known(peer, socket);
+  monitor_->collect([this](const std::string& reason, const std::string& address) { refuse(reason, address); });
+  if (Clock::now() >= next_beat_) beat();
 }
 
 /// Until something comes, a letter is due, or it is time for a beat.
@@ -183,20 +222,22 @@ void Transport::Implementation::work_off() {
       dealers_.erase(request.peer);
     }
   }
-  for (Letter& letter : due) {
-    const int peer = letter.peer;
-    try {
-      post(std::move(letter));
-    } catch (const zmq::error_t& error) {  // an endpoint that a peer has named
-      refuse(std::string("no connection can be made: ") + error.what(), "process " + std::to_string(peer));
-      endpoints_.erase(peer);
-    }
-  }
+  for (Letter& letter : due) post(std::move(letter));
   const std::lock_guard lock(mutex_);
   if (outbox_.empty()) emptied_.notify_all();
 }
 
 void Transport::Implementation::post(Letter letter) {
+  const int peer = letter.peer;
+  try {
+    deliver(std::move(letter));
+  } catch (const std::exception& error) {
+    refuse(std::string("no connection can be made: ") + error.what(), "process " + std::to_string(peer));
+    endpoints_.erase(peer);
+  }
+}
+
+void Transport::Implementation::deliver(Letter letter) {
   const auto bytes = static_cast<std::int64_t>(bytes_of(letter.parts));
   if (const auto known = dealers_.find(letter.peer); known != dealers_.end()) {
     send_parts(known->second, nullptr, std::move(letter.parts));
@@ -212,6 +253,7 @@ void Transport::Implementation::post(Letter letter) {
 }
 
 zmq::socket_t& Transport::Implementation::dealer(int peer, const std::string& endpoint) {
+  require_address(endpoint);
   zmq::socket_t socket(context_, zmq::socket_type::dealer);
   configure(socket);
   socket.set(zmq::sockopt::routing_id, new_identity());

@@ -3,10 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
+#include "rubato/config/options_table.h"
+#include "rubato/couplings/coupling.h"
+#include "rubato/schedules/schedule.h"
 
 namespace rubato {
 namespace config_options_test {
@@ -87,6 +91,52 @@ TEST(TrainOptions, refuse_combinations_that_cannot_work_in_one_sentence) {
     options.stale_weights = stale;
     EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("always computes the forward pass again"));
   }
+}
+
+/// Every option that only some schedules or couplings read, with every schedule and every coupling that does not, at any value.
+TEST(TrainOptions, refuse_what_nothing_reads) {
+  const auto matrix = [](const auto& entries, const std::string& kind, const auto& choose) {
+    std::map<std::string, std::set<std::string>> readers;
+    for (const auto& entry : entries) {
+      for (const std::string& option : entry.options) readers[option].insert(entry.name);
+    }
+    int refused = 0;
+    for (const auto& [option, names] : readers) {
+      for (const auto& entry : entries) {
+        TrainOptions options;
+        choose(options, entry.name);
+        const std::string sentence = message_of([&] { check_is_read(options, option); });
+        if (names.contains(entry.name)) {
+          EXPECT_EQ(sentence, "") << option << " " << entry.name;
+        } else if (option != "stages") {  // of which one is no cut
+          EXPECT_THAT(sentence,
+                      ::testing::AllOf(HasSubstr("--" + option + " is for --" + kind), HasSubstr("not for " + entry.name)));
+          ++refused;
+        }
+      }
+    }
+    EXPECT_GT(refused, 20);
+  };
+  matrix(schedules(), "schedule", [](TrainOptions& o, const std::string& name) { o.schedule = name; });
+  matrix(couplings(), "coupling", [](TrainOptions& o, const std::string& name) { o.coupling = name; });
+  TrainOptions options;
+  for (const auto& [option, part] :
+       std::map<std::string, std::string>{{"sequence-length", "for --data text"},
+                                          {"lr-step-factor", "for --lr-schedule step"},
+                                          {"staleness-scaling", "no gradient of --schedule serial"}}) {
+    EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr(part)) << option;
+  }
+  options.data = "text";
+  for (const char* option : {"augment", "memory-format"}) {
+    EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr("for images")) << option;
+  }
+  options.sampling = "shard";
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--sampling is for replicas"));
+  options = {};
+  options.schedule = "ddg";
+  options.stages = 1;
+  options.cuts = "2";
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--cuts 2 with a single stage"));
 }
 
 TEST(TrainOptions, stale_weights_follow_the_schedule_unless_given) {

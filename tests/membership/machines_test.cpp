@@ -93,7 +93,7 @@ std::vector<T> actions(WorkerMachine& worker) {
 TEST(CoordinatorMachine, a_worker_that_comes_when_the_job_has_ended_is_told_its_code) {
   Group group(fixed(2));
   group.hello(0);
-  group.machine.job_over(4, "diverged", group.now);
+  group.machine.job_over(4, "diverged", true, group.now);
   EXPECT_THAT(group.sent<Leave>(0), testing::SizeIs(testing::Ge(1u)));
   group.pass(1);
   EXPECT_FALSE(group.has_task<AllTold>()) << "worker 1 is still on its way";
@@ -106,7 +106,7 @@ TEST(CoordinatorMachine, a_worker_that_comes_when_the_job_has_ended_is_told_its_
 TEST(CoordinatorMachine, says_the_end_until_it_has_been_heard) {
   Group group(fixed(1));
   group.hello(0);
-  group.machine.job_over(0, "", group.now);
+  group.machine.job_over(0, "", false, group.now);
   group.sent<Leave>(0);  // lost
   group.pass(1);
   EXPECT_GE(group.sent<Leave>(0).size(), 2u);
@@ -119,7 +119,7 @@ TEST(CoordinatorMachine, says_the_end_until_it_has_been_heard) {
 TEST(CoordinatorMachine, does_not_wait_for_ever_for_one_that_never_answers) {
   Group group(fixed(1));
   group.hello(0);
-  group.machine.job_over(3, "", group.now);
+  group.machine.job_over(3, "", true, group.now);
   group.pass(CoordinatorMachine::longest_farewell + 0.3);
   EXPECT_TRUE(group.has_task<AllTold>());
 }
@@ -256,6 +256,38 @@ TEST(WorkerMachine, an_order_of_a_new_coordinator_replaces_what_an_earlier_one_h
   worker.task_taken();
   ASSERT_TRUE(std::holds_alternative<RunSegment>(worker.task()));
   EXPECT_EQ(std::get<RunSegment>(worker.task()).begin.segment, 1);
+}
+
+/// Without a centre, who comes back begins with the weights of another, who is asked for them.
+TEST(CoordinatorMachine, asks_another_for_the_weights_of_one_that_comes_back) {
+  Group group({.policy = Policy::free, .workers = 2, .sums = true, .patience = 10, .total_steps = 100});
+  group.hello(0);
+  group.hello(1);
+  group.machine.run_segment(0, 100, group.now);
+  group.machine.task_done(group.now);
+  group.pass(0.1);
+  group.says(0, group.status(0, Phase::running, 0, 1));
+  group.sent<GiveWeights>(0);
+  group.hello(1, 1);
+  group.now += 2;
+  group.pass(0.1);
+  EXPECT_EQ(group.sent<GiveWeights>(0).size(), 1u);
+  group.sent<Begin>(1);
+  group.says(0, Weights{process(0), 10});
+  group.pass(0.2);
+  const auto begun = group.sent<Begin>(1);
+  ASSERT_EQ(begun.size(), 1u);
+  EXPECT_EQ(begun[0].from, Source::weights);
+}
+
+TEST(WorkerMachine, has_no_weights_to_give_before_its_segment_has_begun) {
+  WorkerMachine worker = worker_of(Policy::free);
+  EXPECT_FALSE(worker.has_weights());
+  worker.received(Begin{.term = 0, .segment = 1, .begin = 0, .end = 4}, 1);
+  worker.task_taken();
+  EXPECT_FALSE(worker.has_weights());
+  worker.opened();
+  EXPECT_TRUE(worker.has_weights());
 }
 
 TEST(CoordinatorMachine, a_round_does_not_wait_for_one_that_will_not_come_back) {

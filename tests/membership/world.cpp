@@ -527,7 +527,7 @@ void World::job_over(int code) {
   ends_.insert(code);
   if (trace) fmt::print("{:.3f} job over: {}\n", now_, code);
   if (code == exit_ok && coordinator_.position < plan_.group.total_steps) wrong("0 for a job that is not done");
-  coordinator_.machine->job_over(code, "", now_);
+  coordinator_.machine->job_over(code, "", code != exit_ok && code != exit_interrupted, now_);
   coordinator_acts();
 }
 
@@ -595,7 +595,7 @@ void World::worker_acts(int rank) {
       }
     } else if (const auto* answer = std::get_if<Answer>(&action)) {
       if (std::holds_alternative<GiveWeights>(answer->message)) {
-        worker_report(rank, Weights{is.machine->status(is.at).process, is.at}, true);
+        if (is.machine->has_weights()) worker_report(rank, Weights{is.machine->status(is.at).process, is.at}, true);
       } else if (const auto* asked = std::get_if<SumAsked>(&answer->message)) {
         if (const auto outcome = is.sum->asked(asked->sum)) {
           Envelope out{SumAnswered{asked->member, asked->sum, *outcome, 1, 0}, {0, is.last_sum}};

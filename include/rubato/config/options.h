@@ -80,6 +80,9 @@ struct TrainOptions {
 /// cannot work.
 TrainOptions resolve(TrainOptions options);
 
+/// UsageError if nothing of a run with `options` reads `option` (a flag without dashes), whatever its value.
+void check_is_read(const TrainOptions& options, const std::string& option);
+
 /// `options` with another schedule or coupling: what only other entries read goes back to its default.
 TrainOptions with_schedule(TrainOptions options, const std::string& schedule);
 TrainOptions with_coupling(TrainOptions options, const std::string& coupling);

@@ -96,7 +96,8 @@ struct CouplingEntry {
   bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
   bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
   StepClock clock = StepClock::replica;
-  bool whole_steps = false;  ///< needs a schedule that takes one step of the whole model at a time
+  bool whole_steps = false;     ///< needs a schedule that takes one step of the whole model at a time
+  bool keeps_replicas = false;  ///< a resumed run needs as many replicas as its checkpoint has
   /// Options that it reads besides those that all read, by name of the flag; for another coupling they are refused.
   std::vector<std::string> options = {};
 };

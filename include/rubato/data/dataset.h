@@ -14,7 +14,8 @@ struct Dataset {
   std::string name;
   /// Images: uint8, N x channels x height x width. Text: int64, N x length (token ids).
   torch::Tensor inputs;
-  /// Images: int64, N. Text: int64, N x length (the inputs shifted by one).
+  /// Images: int64, N, or N x positions where the model's task has several for each. Text: int64, N x length (the inputs shifted
+  /// by one).
   torch::Tensor targets;
   std::int64_t classes = 0;
   /// Per channel, of pixels scaled to [0, 1]; empty for text.
