@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 
+from namespaces import ip, is_possible
 from rubato_job import Failures, leave_on_sigterm, read_json, tail_of
 
 ADDRESS = "10.77.0.1"
@@ -37,10 +38,6 @@ def arguments():
     parser.add_argument("--cut-steps", type=int, help="of each worker while the link is cut; default: enough for it")
     parser.add_argument("--limit", type=float, default=1200, help="seconds after which a job counts as hanging")
     return parser.parse_args()
-
-
-def ip(*words, check=True):
-    return subprocess.run(["ip", *words], check=check, capture_output=True, text=True).stdout
 
 
 class Network:
@@ -236,22 +233,9 @@ def cut_steps(options, folder):
     return int((2.5 * options.cut + 10) * max(rates) / (2 * options.batch_size))
 
 
-def is_possible():
-    if os.geteuid() != 0:
-        return False
-    name = f"rb{os.getpid()}t"
-    try:
-        made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
-        subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        subprocess.run(["tc", "-V"], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return False
-    return made
-
-
 def main():
     options, failures = arguments(), Failures()
-    if not is_possible():
+    if not is_possible("tc"):
         print("not possible here: needs root, `ip`, `tc` and network namespaces")
         return
     leave_on_sigterm()
