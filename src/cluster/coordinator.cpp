@@ -55,6 +55,20 @@ ms::Status status_in(const Greeting& greeting) {
   return *status;
 }
 
+/// Rank and incarnation of processes that the launcher has given up; nobody where its file is not there or makes no sense.
+std::vector<std::pair<int, int>> gone_by_the_launcher(const std::filesystem::path& job_file) {
+  std::vector<std::pair<int, int>> gone;
+  try {
+    if (!std::filesystem::exists(job_file)) return {};
+    for (const auto& process : nlohmann::json::parse(read_file(job_file)).at("processes")) {
+      if (!process.at("exited").is_null()) gone.emplace_back(process.at("rank"), process.at("incarnation"));
+    }
+  } catch (const std::exception&) {
+    return {};
+  }
+  return gone;
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note)
@@ -392,18 +406,8 @@ void Coordinator::lost(int rank) {
 void Coordinator::look_at_launcher(std::unique_lock<std::mutex>& lock) {
   if (Clock::now() - last_look_ < 1s) return;
   last_look_ = Clock::now();
-  const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
-  lock.unlock();
-  std::vector<std::pair<int, int>> gone;
-  if (std::filesystem::exists(file)) {
-    const auto json = nlohmann::json::parse(read_file(file), nullptr, false);
-    if (!json.is_discarded() && json.contains("processes")) {
-      for (const auto& process : json["processes"]) {
-        const bool exited = process.contains("exited") && !process["exited"].is_null();
-        if (exited) gone.emplace_back(process.value("rank", -2), process.value("incarnation", 0));
-      }
-    }
-  }
+  lock.unlock();  // a disk may take its time
+  const auto gone = gone_by_the_launcher(std::filesystem::path(plan_.options.run_dir) / "job.json");
   lock.lock();
   for (const auto& [rank, incarnation] : gone) machine_.gone(rank, incarnation, now());
 }
@@ -592,13 +596,14 @@ JobStatus Coordinator::status() const {
   std::int64_t furthest = 0;
   for (const ms::Member& member : machine_.members()) furthest = std::max(furthest, member.step);
   for (int rank = 0; rank < static_cast<int>(workers_.size()); ++rank) {
-    WorkerStatus is =
-        status_of(machine_.members()[static_cast<std::size_t>(rank)], workers_[static_cast<std::size_t>(rank)], now());
+    const int stage = rank % plan_.place.parts;
+    ms::Member member = machine_.members()[static_cast<std::size_t>(rank)];
+    member.step = machine_.members()[static_cast<std::size_t>(rank - stage)].step;  // only the first stage takes batches
+    WorkerStatus is = status_of(member, workers_[static_cast<std::size_t>(rank)], now());
     is.rank = rank;
-    is.stage = plan_.place.parts > 1 ? rank % plan_.place.parts : -1;
+    is.stage = plan_.place.parts > 1 ? stage : -1;
+    if (is.state != "missing") is.steps_behind = furthest - member.step;
     job.workers.push_back(std::move(is));
-    if (job.workers.back().state != "missing") job.workers.back().steps_behind = furthest - job.workers.back().step;
-    const ms::Member& member = machine_.members()[static_cast<std::size_t>(rank)];
     if (member.present()) least = std::min(least.value_or(member.step), member.step);
   }
   job.step = least.value_or(0);

@@ -155,6 +155,10 @@ Credentials credentials_from_text(const std::string& text, const std::string& so
 void write_credentials(const std::filesystem::path& file, const Credentials& credentials) {
   const auto fail = [&] { throw DataError(fmt::format("cannot write {}: {}", file.string(), error_text())); };
   Descriptor opened(::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR));
+  if (*opened < 0 && errno == EEXIST) {
+    throw DataError(file.string() +
+                    ": a file of that name is there, and a job may use its keys: name another, or remove it first");
+  }
   if (*opened < 0) fail();
   // The mode of `open` is less what the umask takes away.
   if (fchmod(*opened, S_IRUSR | S_IWUSR) == 0 && write_all(*opened, to_text(credentials)) && opened.close()) return;

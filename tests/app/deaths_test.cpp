@@ -1,9 +1,11 @@
 // Processes of a job that die, are stopped, come back.
 #include <cstdint>
+#include <fstream>
 #include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "app/background.h"
@@ -129,6 +131,8 @@ TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
   }
   const std::string after_death = summary("weights_digest"), steps = summary("steps");
   EXPECT_THAT(log(), ::testing::HasSubstr("a worker is gone"));
+  EXPECT_EQ(status()["step"], std::stoll(steps)) << "of the job, of the stage that takes the batches and of the other";
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(worker(rank)["step"], std::stoll(steps)) << rank;
   std::filesystem::rename(run(), folder.path() / "before");
   EXPECT_EQ(rubato_command(train(flags(steps))).exit_code, 0);
   EXPECT_EQ(summary("weights_digest"), after_death);
@@ -275,6 +279,32 @@ TEST_F(Deaths, who_waits_takes_no_processor_and_a_dead_launcher_takes_no_stopped
   for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(worker(rank).value("incarnation", -1), 0) << log();
   launcher->end(SIGTERM);
   EXPECT_EQ(launcher->wait(50s), 130) << log();
+}
+
+TEST_F(Deaths, a_job_file_that_cannot_be_read_holds_nobody_up) {
+  Background launcher(launch(2, {"--coupling", "async-easgd", "--steps", "10000000", "--evaluate-every", "-1"}),
+                      folder.path() / "log");
+  ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
+  const auto file = run() / "job.json", aside = folder.path() / "job.json";
+  std::filesystem::rename(file, aside);
+  const auto goes_on = [&] {
+    std::this_thread::sleep_for(1100ms);  // the coordinator looks every second
+    const std::int64_t where = worker(0).value("step", std::int64_t{0}) + 100;
+    EXPECT_TRUE(eventually([&] { return all_have_passed(2, where); })) << log();
+    for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(worker(rank).value("state", ""), "alive");
+  };
+  for (const char* content : {"[7]", R"({"processes": [{"rank": "a", "exited": {}}]})"}) {
+    SCOPED_TRACE(content);
+    std::ofstream(file) << content;
+    goes_on();
+  }
+  std::filesystem::remove(file);
+  ASSERT_EQ(mkfifo(file.c_str(), 0600), 0);  // whoever reads it waits as if for a disk
+  goes_on();
+  std::ofstream(file) << "the disk is back";
+  std::filesystem::rename(aside, file);
+  launcher.end(SIGTERM);
+  EXPECT_EQ(launcher.wait(60s), 130) << log();
 }
 
 TEST_F(Deaths, a_signal_ends_the_job_with_a_checkpoint_and_another_number_of_workers_goes_on) {
