@@ -1,4 +1,3 @@
-
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -12,10 +11,12 @@
 #include <new>
 
 #include "commands.h"
+#include "rubato/app/command_line.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
 #include "rubato/model/process.h"
 
+namespace rubato::app {
 namespace {
 
 constexpr const char* footer = R"(
@@ -70,12 +71,6 @@ int fail(const char* what, rubato::ExitCode code) {
   return static_cast<int>(code);
 }
 
-}  // namespace
-
-std::filesystem::path rubato::app::this_program() {
-  return std::filesystem::read_symlink("/proc/self/exe");
-}
-
 /// A descriptor that was closed would be given to the next file that is opened, and what is printed would land in it.
 void open_standard_streams() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
@@ -84,28 +79,43 @@ void open_standard_streams() {
   }
 }
 
-int main(int argc, char** argv) {
+void (*memory_hook)() = nullptr;
+
+/// Everything that can be said on the command line.
+void add_commands(CLI::App& app, Chosen& chosen) {
+  app.footer(footer);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", [] { return version_text(); });
+  for (const auto add :
+       {add_train, add_launch, add_simulate, add_replay, add_compare, add_eval, add_profile, add_status, add_keys, add_list}) {
+    add(app, chosen);
+  }
+}
+
+}  // namespace
+
+std::filesystem::path this_program() {
+  return std::filesystem::read_symlink("/proc/self/exe");
+}
+
+void expect_large_changes_of_memory() {
+  if (memory_hook != nullptr) memory_hook();
+}
+
+}  // namespace rubato::app
+
+int rubato::run_command_line(int argc, char** argv, void (*give_memory_back)()) {
+  using namespace app;
   open_standard_streams();
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
-  rubato::prepare_process();
+  prepare_process();
+  memory_hook = give_memory_back;
 
   CLI::App app{"rubato trains PyTorch models without lockstep: layers need not wait for the whole backward pass."};
-  app.footer(footer);
-  app.require_subcommand(1);
-  app.set_version_flag("--version", [] { return rubato::version_text(); });
-  rubato::app::Chosen chosen;
-  rubato::app::add_train(app, chosen);
-  rubato::app::add_launch(app, chosen);
-  rubato::app::add_simulate(app, chosen);
-  rubato::app::add_replay(app, chosen);
-  rubato::app::add_compare(app, chosen);
-  rubato::app::add_eval(app, chosen);
-  rubato::app::add_profile(app, chosen);
-  rubato::app::add_status(app, chosen);
-  rubato::app::add_keys(app, chosen);
-  rubato::app::add_list(app, chosen);
+  Chosen chosen;
   try {
+    add_commands(app, chosen);
     app.parse(argc, argv);
     return said(chosen());
   } catch (const CLI::ParseError& error) {

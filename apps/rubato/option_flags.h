@@ -6,7 +6,7 @@
 
 namespace rubato::app {
 
-/// One flag per row of the options table, bound to `options`; and --config.
+/// One flag per row of the options table and per option of an entry, bound to `options`; and --config.
 void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file);
 
 /// What `command` was told: the file of --config or the configuration of --resume first, then the flags over it.

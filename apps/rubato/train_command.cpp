@@ -5,7 +5,6 @@
 #include <csignal>
 #include <memory>
 
-#include "allocator/allocator.h"
 #include "commands.h"
 #include "option_flags.h"
 #include "process_mode.h"
@@ -157,8 +156,7 @@ void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
 void resume_with(TrainOptions& options, int world) {
   if (options.resume.empty() || options.coupling == "none" || options.replicas == world) return;
   if (options.replicas * options.stages == world && find_schedule(options.schedule).uses_cuts) return;
-  options.replicas = world;
-  if (options.beta) options.moving_rate.reset();  // the two say the same of another number of replicas
+  options = with_replicas(std::move(options), world);
 }
 
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {
@@ -190,7 +188,7 @@ int train(const CLI::App& command, const Arguments& arguments) {
 
 int simulate(const CLI::App& command, const Arguments& arguments) {
   refuse_flags_of_jobs(command);
-  give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
+  expect_large_changes_of_memory();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
     return run(make_plan(given_options(command, arguments.flags, arguments.config_file), arguments.runtime));
   }

@@ -1,6 +1,11 @@
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <optional>
 
+#include "couplings/entries.h"
 #include "couplings/parts.h"
+#include "rubato/core/error.h"
 
 namespace rubato::coupling_detail {
 namespace {
@@ -22,8 +27,41 @@ class None final : public Coupling {
 
 }  // namespace
 
-Made make_none(const CouplingParts& parts, const CouplingOptions&) {
-  return std::make_unique<None>(parts);
+OptionSpec averaging_rate_option() {
+  return {.name = "averaging-rate",
+          .usual = 1e-3,
+          .help = "--averaging moving, mvadownpour: weight of the newest weights, above 0",
+          .low = 0,
+          .high = 1};
+}
+
+CouplingEntry none() {
+  const OptionSpec rate = averaging_rate_option();
+  return {.name = "none",
+          .summary = "one replica",
+          .make = [](const CouplingParts& parts, const CouplingOptions&) { return std::make_unique<None>(parts); },
+          .default_period = 0,
+          .fixed_protocol = true,
+          .options = {{.name = "averaging",
+                       .usual = "none",
+                       .help = "without a coupling: evaluate a mean of the weights of all steps: none, mean (ASGD) or moving "
+                               "(MVASGD); with replicas: adownpour, mvadownpour"},
+                      rate},
+          .check =
+              [rate](const OptionValues& values, const RunFacts&) {
+                const auto averaging = values.get<std::string>("averaging");
+                const std::vector<std::string> known = {"none", "mean", "moving"};
+                if (std::ranges::find(known, averaging) == known.end()) throw unknown_name("averaging", averaging, known);
+                if (averaging == "moving" && !(values.get<double>(rate.name) > 0)) {
+                  throw UsageError("--averaging-rate 0 must be above 0 and at most 1");
+                }
+                if (averaging != "moving" && *values.find(rate.name) != rate.usual) {
+                  throw UsageError(fmt::format(
+                      "--averaging-rate is for --averaging moving and --coupling mvadownpour, not for --averaging {}: "
+                      "leave it out, or choose one of these",
+                      averaging));
+                }
+              }};
 }
 
 }  // namespace rubato::coupling_detail

@@ -21,7 +21,7 @@ bool is_text_name(const std::filesystem::path& path) {
 }
 
 /// The one text in a folder: bible.data, or else the only *.txt or *.txt.gz. Several would make the choice a guess.
-std::filesystem::path only_text_in(const DatasetEntry& entry, const std::filesystem::path& directory) {
+std::filesystem::path only_text_in(const DatasetFiles& entry, const std::filesystem::path& directory) {
   std::error_code ignored;  // what cannot be read counts as not there
   if (std::filesystem::is_regular_file(directory / "bible.data", ignored)) return directory / "bible.data";
   std::vector<std::filesystem::path> found;
@@ -34,7 +34,7 @@ std::filesystem::path only_text_in(const DatasetEntry& entry, const std::filesys
                   " *.txt files, expected one; name the file itself with --data-dir");
 }
 
-FileBytes read_text(const DatasetEntry& entry, const std::filesystem::path& place) {
+FileBytes read_text(const DatasetFiles& entry, const std::filesystem::path& place) {
   std::error_code ignored;
   if (!std::filesystem::exists(place, ignored)) throw DataError(place.string() + ": not found; " + entry.how_to_get);
   const bool folder = std::filesystem::is_directory(place, ignored);
@@ -92,7 +92,7 @@ torch::Tensor tokens_of(const FileBytes& text, const Vocabulary& vocabulary) {
 }
 
 /// Inputs and targets are two views of the same tokens.
-Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::int64_t length, const Vocabulary& vocabulary) {
+Dataset samples_of(const DatasetFiles& entry, const torch::Tensor& tokens, std::int64_t length, const Vocabulary& vocabulary) {
   const std::int64_t count = (tokens.size(0) - 1) / length;
   const auto from = [&](std::int64_t begin) { return tokens.narrow(0, begin, count * length).view({count, length}); };
   return {entry.name, from(0), from(1), vocabulary.size(), {}, {}, vocabulary.bytes};
@@ -100,7 +100,7 @@ Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::
 
 }  // namespace
 
-DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options) {
+DataSplit load_text(const DatasetFiles& entry, const std::filesystem::path& place, const DataOptions& options) {
   const std::int64_t length = options.sequence_length;
   if (length < 1) {
     throw UsageError("sequence length " + std::to_string(length) + " makes no sample: it must be at least 1");

@@ -48,6 +48,8 @@ struct Job::Member {
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
   check(parts_.schedule, static_cast<int>(model.blocks.size()));
+  parts_.schedule = completed(std::move(parts_.schedule));
+  parts_.coupling = completed(std::move(parts_.coupling), parts_.store.optimizer.learning_rate.base);
   const int count = parts_.coupling.replicas;
   const Placement& place = parts_.place;
   const ScheduleEntry& entry = find_schedule(parts_.schedule.name);

@@ -13,8 +13,6 @@
 namespace rubato {
 namespace {
 
-constexpr int default_stages = TrainOptions{}.stages;
-
 int divide_stages(TrainOptions& o, int world) {
   if (world == 1) return 1;
   if (!find_schedule(o.schedule).uses_cuts) {
@@ -23,7 +21,7 @@ int divide_stages(TrainOptions& o, int world) {
                     "schedule with stages (ddg, fdg, 1f1b), one for each process",
                     world, o.schedule));
   }
-  if (o.stages == default_stages) o.stages = world;
+  if (o.stages == TrainOptions{}.stages) o.stages = world;
   if (o.stages != world) {
     throw UsageError(fmt::format("--stages {} on {} processes: without a coupling each process takes one stage; start {}",
                                  o.stages, world, o.stages));
@@ -59,7 +57,7 @@ Placement placement_of(const ProcessChoice& choice, const TrainOptions& options,
 }
 
 bool goes_on_without_the_dead(const TrainOptions& options, int parts) {
-  return parts == 1 && options.replicas > 1 && options.coupling != "admm" && options.coupling != "mdownpour";
+  return parts == 1 && options.replicas > 1 && find_coupling(options.coupling).loses_replicas;
 }
 
 void check_job(const TrainOptions& options, int parts) {
