@@ -44,7 +44,7 @@ class PlainLoop {
     while (const auto batch = source_.next(me)) {
       torch::Tensor x = batch->input;
       for (auto& block : blocks_) x = block.forward<torch::Tensor>(x);
-      const torch::Tensor loss = plan_.model.loss(x, batch->target);
+      const torch::Tensor loss = plan_.model.task.loss(x, batch->target);
       optimizer_->zero_grad();
       loss.backward();
       optimizer_->step();

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
-#include <new>
 
 #include "commands.h"
 #include "rubato/app/command_line.h"
@@ -107,6 +106,7 @@ void expect_large_changes_of_memory() {
 int rubato::run_command_line(int argc, char** argv, void (*give_memory_back)()) {
   using namespace app;
   open_standard_streams();
+  std::signal(SIGCHLD, SIG_DFL);  // who has started us may ignore it, and then nobody would learn how children end
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported
   prepare_process();
@@ -125,14 +125,8 @@ int rubato::run_command_line(int argc, char** argv, void (*give_memory_back)()) 
       return std::cout ? said(0) : fail("cannot write to standard output", rubato::ExitCode::data);
     }
     return fail(sentence(app, error).c_str(), rubato::ExitCode::usage);
-  } catch (const rubato::Error& error) {
-    return fail(error.what(), error.code());
-  } catch (const std::filesystem::filesystem_error& error) {
-    const std::string where = error.path1().empty() ? "the working folder" : error.path1().string();
-    return fail((where + ": " + error.code().message()).c_str(), rubato::ExitCode::data);
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory: try a smaller --batch-size, or fewer replicas or workers", rubato::ExitCode::internal);
   } catch (const std::exception& error) {
-    return fail(rubato::plain_message(error).c_str(), rubato::ExitCode::internal);
+    const auto [code, sentence] = failure_of(error);
+    return fail(sentence.c_str(), code);
   }
 }

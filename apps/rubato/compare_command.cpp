@@ -47,6 +47,7 @@ int compare(const CompareArguments& arguments) {
   const std::vector<Trial> trials = trials_of(experiment);
   const fs::path folder = arguments.output.empty() ? fs::path("runs") / ("compare-" + fs::path(arguments.file).stem().string())
                                                    : fs::path(arguments.output);
+  if (!arguments.publish.empty()) fs::create_directories(arguments.publish);  // or hours of runs would end in a refusal
   try {
     run_trials(experiment.command, trials,
                {.program = this_program().string(),
@@ -66,7 +67,6 @@ int compare(const CompareArguments& arguments) {
   fmt::print("{}\n\n{}\n", experiment.title, table);
   for (const Picture& picture : experiment.pictures) draw(picture, experiment, results, folder, folder / picture.file);
   if (!arguments.publish.empty()) {
-    fs::create_directories(arguments.publish);
     const auto over = fs::copy_options::overwrite_existing;
     fs::copy_file(folder / "table.md", fs::path(arguments.publish) / (fs::path(arguments.file).stem().string() + ".md"), over);
     for (const Picture& picture : experiment.pictures) {

@@ -40,14 +40,14 @@ int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, 
   const WeightStore store(plan.model, plan.store);
   const Evaluation test = evaluate(plan.model, store, plan.data->test, plan.stage);
   if (options.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"weights", weights.string()},
-                                              {"test_accuracy", test.accuracy},
-                                              {"test_loss", test.loss},
-                                              {"weights_digest", store.digest()}}
-                           .dump(2));
+    nlohmann::ordered_json json = {{"weights", weights.string()}, {"test_accuracy", nullptr}};
+    if (test.accuracy) json["test_accuracy"] = *test.accuracy;
+    json["test_loss"] = test.loss;
+    json["weights_digest"] = store.digest();
+    fmt::print("{}\n", json.dump(2));
   } else {
-    fmt::print("{}: test accuracy {:.2f}%, test loss {:.4f} on {}\n", weights.string(), test.accuracy, test.loss,
-               plan.data->test.name);
+    fmt::print("{}: {}test loss {:.4f} on {}\n", weights.string(),
+               test.accuracy ? fmt::format("test accuracy {:.2f}%, ", *test.accuracy) : "", test.loss, plan.data->test.name);
   }
   return 0;
 }
@@ -63,7 +63,8 @@ void add_eval(CLI::App& app, Chosen& chosen) {
   CLI::App* command = app.add_subcommand("eval", "accuracy of saved weights on the test split");
   command->add_option("--checkpoint", arguments->checkpoint, "a run folder, a checkpoint, or a .pt file of named tensors")
       ->required();
-  add_option_flags(*command, arguments->flags, arguments->config_file);
+  add_option_flags(*command, arguments->flags, arguments->config_file,
+                   {"data", "data-dir", "sequence-length", "model", "width", "precision", "memory-format", "device", "json"});
   command->callback([=, &chosen] {
     chosen = [=] { return evaluate_checkpoint(*command, arguments->checkpoint, arguments->flags, arguments->config_file); };
   });

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 
 #include "rubato/config/entries.h"
 #include "rubato/config/options_table.h"
@@ -15,22 +17,34 @@ namespace {
 
 struct Flags {
   CLI::App& command;
+  const std::function<bool(const std::string&)>& is_wanted;
 
-  void operator()(const OptionInfo& info, bool& field) const {
+  template <class T>
+  void operator()(const OptionInfo& info, T& field) const {
+    if (is_wanted(info.name)) add(info, field);
+  }
+
+ private:
+  void add(const OptionInfo& info, bool& field) const {
     command.add_flag("--" + std::string(info.name), field, info.help)->group(info.group);
   }
-  void operator()(const OptionInfo& info, std::vector<std::string>& field) const {
+  void add(const OptionInfo& info, std::vector<std::string>& field) const {
     command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->allow_extra_args(false);
   }
   template <class T>
-  void operator()(const OptionInfo& info, std::optional<T>& field) const {
+  void add(const OptionInfo& info, std::optional<T>& field) const {
     command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last();
   }
   template <class T>
-  void operator()(const OptionInfo& info, T& field) const {
+  void add(const OptionInfo& info, T& field) const {
     command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last()->capture_default_str();
   }
 };
+
+bool is_given(const CLI::App& command, const std::string& option) {
+  const CLI::Option* flag = command.get_option_no_throw("--" + option);
+  return flag != nullptr && flag->count() > 0;
+}
 
 /// Adds the flag of an option that entries bring; when it is given, its value goes into `values`, which outlives the command.
 void add_entry_flag(CLI::App& command, OptionValues& values, const EntryOption& option) {
@@ -54,7 +68,7 @@ void overlay(const CLI::App& command, const TrainOptions& flags, TrainOptions& o
   visit_options(options, [&](const OptionInfo& info, auto& target) {
     visit_options(flags, [&](const OptionInfo& from, const auto& value) {
       if constexpr (std::is_same_v<std::decay_t<decltype(target)>, std::decay_t<decltype(value)>>) {
-        if (std::string_view(from.name) == info.name && command.count("--" + std::string(info.name)) > 0) target = value;
+        if (std::string_view(from.name) == info.name && is_given(command, info.name)) target = value;
       }
     });
   });
@@ -72,7 +86,7 @@ void check_same_run(const TrainOptions& saved, const TrainOptions& now) {
 
 /// How long a run is has been said in one of two ways; the one that was said last counts.
 void choose_length(const CLI::App& command, TrainOptions& options) {
-  const bool epochs = command.count("--epochs") > 0, steps = command.count("--steps") > 0;
+  const bool epochs = is_given(command, "epochs"), steps = is_given(command, "steps");
   if (epochs && steps) throw UsageError("--epochs and --steps both say how long the run is: give one of them");
   if (epochs) options.steps.reset();
 }
@@ -87,10 +101,24 @@ void repeat_elsewhere(const std::string& config_file, TrainOptions& options) {
 
 }  // namespace
 
-void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file) {
+void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file, const std::vector<std::string>& only) {
   command.add_option("--config", config_file, "TOML file with the same keys as these flags; flags override it");
-  visit_options(options, Flags{command});
-  for (const EntryOption& option : entry_options()) add_entry_flag(command, options.values, option);
+  const std::function<bool(const std::string&)> is_wanted = [&](const std::string& name) {
+    return only.empty() || std::ranges::find(only, name) != only.end();
+  };
+  visit_options(options, Flags{command, is_wanted});
+  for (const EntryOption& option : entry_options()) {
+    if (is_wanted(option.kind->name)) add_entry_flag(command, options.values, option);
+  }
+}
+
+void refuse_unread_flags(const CLI::App& command, const TrainOptions& options) {
+  visit_options(options, [&](const OptionInfo& info, const auto&) {
+    if (is_given(command, info.name)) check_is_read(options, info.name);
+  });
+  for (const EntryOption& option : entry_options()) {
+    if (is_given(command, option.spec.name)) check_is_read(options, option.spec.name);
+  }
 }
 
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, const std::string& config_file) {
@@ -115,10 +143,10 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
 
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, TrainOptions options) {
   // What a file says for its own schedule and coupling says nothing for others.
-  if (command.count("--schedule") > 0) options = with_schedule(std::move(options), flags.schedule);
-  if (command.count("--coupling") > 0) options = with_coupling(std::move(options), flags.coupling);
+  if (is_given(command, "schedule")) options = with_schedule(std::move(options), flags.schedule);
+  if (is_given(command, "coupling")) options = with_coupling(std::move(options), flags.coupling);
   for (const EntryKind& kind : entry_kinds()) {
-    if (command.count("--" + kind.name) > 0) options = with_entry(std::move(options), kind.name, flags.*kind.chosen);
+    if (is_given(command, kind.name)) options = with_entry(std::move(options), kind.name, flags.*kind.chosen);
   }
   overlay(command, flags, options);
   choose_length(command, options);

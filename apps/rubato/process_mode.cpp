@@ -68,14 +68,25 @@ Credentials from_standard_input() {
   return credentials_from_text(text, "standard input");
 }
 
+/// Where the processes of this user on this machine meet.
+std::filesystem::path temporary_folder() {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (!error) return folder;
+  const char* named = std::getenv("TMPDIR");
+  throw DataError(fmt::format("the temporary folder {} is missing: set TMPDIR to one that is there, or RUBATO_KEYS to a key file",
+                              named != nullptr ? named : "/tmp"));
+}
+
 /// On one machine the processes find each other's key file by user and port.
 Credentials shared_on_this_machine(const ProcessPlace& place) {
-  const auto file = std::filesystem::temp_directory_path() / fmt::format("rubato-{}-{}.keys", getuid(), place.port);
+  const auto file = temporary_folder() / fmt::format("rubato-{}-{}.keys", getuid(), place.port);
   if (place.rank == 0 || place.rank < 0) {
     if (!std::filesystem::exists(file)) {
       try {
         write_credentials(file, make_credentials());
-      } catch (const DataError&) {  // another process was quicker
+      } catch (const DataError&) {
+        if (!std::filesystem::exists(file)) throw;  // or another process was quicker
       }
     }
     return read_credentials(file);

@@ -24,6 +24,8 @@ void print_table(const Profile& profile) {
                block.activation_bytes / 1024, block.flops / 1e6, block.seconds.forward * 1e3, block.seconds.backward * 1e3,
                block.seconds.update * 1e3);
   }
+  fmt::print("{:>5}  {:<14} {:>12} {:>14} {:>10.1f} {:>11.3f}\n", "", "loss", "", "", profile.loss_flops / 1e6,
+             profile.loss_seconds * 1e3);
 }
 
 std::string slowdown_text(const std::vector<double>& slowdown) {
@@ -78,9 +80,9 @@ int profile_model(const TrainOptions& given, const std::string& output, int repe
     fmt::print("steps side by side, one on each of n cores, take as long as: {}\n", slowdown_text(profile.slowdown));
     const int most = std::min<int>(4, static_cast<int>(profile.blocks.size()));
     for (int stages = 2; stages <= most; ++stages) {
-      const std::vector<int> cuts = balanced_cuts(profile.costs(), stages);
+      const std::vector<int> cuts = balanced_cuts(profile.costs_of_stages(), stages);
       fmt::print("{} stages: --cuts {}  (at most {:.2f}x serial)\n", stages, fmt::join(cuts, ","),
-                 ideal_speedup(profile.costs(), cuts));
+                 ideal_speedup(profile.costs_of_stages(), cuts));
     }
   }
   return 0;

@@ -21,19 +21,12 @@ std::string duration(double seconds) {
 
 ProgressLine::ProgressLine(const Trainer& trainer, bool wanted) {
   if (!wanted || isatty(STDERR_FILENO) == 0) return;
-  thread_ = std::jthread([this, &trainer](std::stop_token stop) {
-    last_look_ = std::chrono::steady_clock::now();
-    last_steps_ = trainer.reading().steps;
+  thread_ = std::jthread([&trainer](std::stop_token stop) {
     std::mutex mutex;
     std::condition_variable_any woken;
     std::unique_lock lock(mutex);
     while (!woken.wait_for(lock, stop, std::chrono::milliseconds(500), [&] { return stop.stop_requested(); })) {
-      const auto now = std::chrono::steady_clock::now();
-      const std::int64_t steps = trainer.reading().steps;
-      if (steps != last_steps_) training_ += now - last_look_;  // else it tests, or waits
-      last_steps_ = steps;
-      last_look_ = now;
-      draw(trainer, std::chrono::duration<double>(training_).count());
+      draw(trainer);
     }
     clear();
   });
@@ -45,15 +38,16 @@ void ProgressLine::clear() {
   if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);
 }
 
-void ProgressLine::draw(const Trainer& trainer, double seconds) const {
+void ProgressLine::draw(const Trainer& trainer) {
+  const double seconds = trainer.training_seconds();
   const MeterReading now = trainer.reading(), before = trainer.at_start().meter.now;
   const std::int64_t replicas = trainer.plan().options.replicas, done = now.steps - before.steps;
   const std::int64_t step = trainer.at_start().step * replicas + done, total = trainer.plan().total_steps * replicas;
-  const double rate = seconds > 0 ? static_cast<double>(now.samples - before.samples) / seconds : 0;
   const double left = done > 0 ? static_cast<double>(total - step) * seconds / static_cast<double>(done) : 0;
   const std::string line =
-      fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s  {} left{}", trainer.plan().options.schedule, step, total,
-                  now.loss, rate, duration(left), trainer.stopped() ? "  (stopping)" : "");
+      fmt::format("\r\033[K{} step {}/{}  loss {:.4f}  {:.0f} samples/s{}  {} left{}", trainer.plan().options.schedule, step,
+                  total, now.loss, trainer.samples_per_second(), trainer.plan().runtime.simulated ? " of virtual time" : "",
+                  duration(left), trainer.stopped() ? "  (stopping)" : "");
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
 }

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <chrono>
-#include <cstdint>
 #include <thread>
 
 #include "rubato/train/trainer.h"
@@ -17,11 +15,7 @@ class ProgressLine {
   static void clear();
 
  private:
-  void draw(const Trainer& trainer, double seconds) const;
-  // Of the thread alone.
-  std::chrono::steady_clock::time_point last_look_;
-  std::chrono::steady_clock::duration training_{};  ///< tests left out
-  std::int64_t last_steps_ = 0;
+  static void draw(const Trainer& trainer);
   std::jthread thread_;
 };
 

@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/io/files.h"
 #include "rubato/monitor/status.h"
 
@@ -25,8 +26,8 @@ struct StatusArguments {
 
 JobStatus read_status(const std::string& run) {
   const fs::path file = fs::path(run) / "status.json";
-  std::error_code ignored;
-  if (!fs::exists(file, ignored)) {
+  if (const auto why = hidden_by(file)) throw DataError("cannot read " + file.string() + ": " + *why);
+  if (!fs::exists(file)) {
     throw DataError(file.string() + " is not there: `rubato status` knows runs of `rubato launch`; for others see summary.json");
   }
   JobStatus status = status_from_json(read_file(file), file.string());

@@ -50,7 +50,7 @@ class SignalScope {
 
 class Printer final : public TrainListener {
  public:
-  explicit Printer(bool epochs) : epochs_(epochs) {}
+  Printer(bool epochs, bool simulated) : epochs_(epochs), per_(simulated ? "samples/s of virtual time" : "samples/s") {}
   void note(const std::string& sentence) override {
     ProgressLine::clear();
     say(stderr, fmt::format("rubato: {}\n", sentence));
@@ -58,13 +58,14 @@ class Printer final : public TrainListener {
   void tested(double epochs, double train_loss, const Evaluation& test, double rate) override {
     if (!epochs_) return;
     ProgressLine::clear();
-    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}  test accuracy {:.2f}%  {:.0f} samples/s\n",
-                            epochs, train_loss, test.loss, test.accuracy, rate));
+    say(stdout, fmt::format("epoch {:>3.4g}  train loss {:.4f}  test loss {:.4f}{}  {:.0f} {}\n", epochs, train_loss, test.loss,
+                            test.accuracy ? fmt::format("  test accuracy {:.2f}%", *test.accuracy) : "", rate, per_));
     std::fflush(stdout);
   }
 
  private:
   bool epochs_;
+  const char* per_;
 };
 
 void print_start(const Trainer& trainer) {
@@ -90,7 +91,7 @@ void print_what_if(const WhatIf& what_if) {
 
 int run(Plan plan) {
   const bool talk = !plan.options.quiet && !plan.options.json, json = plan.options.json;
-  Printer printer(talk);
+  Printer printer(talk, plan.runtime.simulated);
   Trainer trainer(std::move(plan), &printer);
   if (talk) print_start(trainer);
   if (talk && trainer.plan().what_if) print_what_if(*trainer.plan().what_if);
@@ -181,20 +182,45 @@ void refuse_flags_of_jobs(const CLI::App& command) {
 
 int train(const CLI::App& command, const Arguments& arguments) {
   TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+  refuse_unread_flags(command, options);
   if (const auto place = place_among_processes()) return train_in_processes(std::move(options), *place);
   refuse_flags_of_jobs(command);
   return run(make_plan(options));
 }
 
+/// One of these says what a pass costs.
+void refuse_costs_said_twice(const CLI::App& command) {
+  std::vector<std::string> given;
+  for (const char* flag : {"--from", "--profile", "--block-costs", "--device-gflops"}) {
+    if (command.count(flag) > 0) given.emplace_back(flag);
+  }
+  if (given.size() > 1)
+    throw UsageError(fmt::format("{} and {} both say what a pass costs: give one of them", given[0], given[1]));
+}
+
+/// Of a run without weights.
+void refuse_flags_of_weights(const CLI::App& command) {
+  for (const char* flag : {"--probe-bias", "--target-accuracy", "--target-loss", "--averaging"}) {
+    if (command.count(flag) == 0) continue;
+    throw UsageError(
+        fmt::format("{} with --no-compute: nothing is learned that could be looked at; leave one of them out", flag));
+  }
+}
+
 int simulate(const CLI::App& command, const Arguments& arguments) {
   refuse_flags_of_jobs(command);
+  refuse_costs_said_twice(command);
+  if (!arguments.runtime.compute) refuse_flags_of_weights(command);
   expect_large_changes_of_memory();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
-    return run(make_plan(given_options(command, arguments.flags, arguments.config_file), arguments.runtime));
+    const TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
+    refuse_unread_flags(command, options);
+    return run(make_plan(options, arguments.runtime));
   }
   if (!arguments.config_file.empty()) throw UsageError("--from takes the configuration of the recorded run: leave --config out");
-  return run(
-      plan_what_if(arguments.from, given_options(command, arguments.flags, recorded_options(arguments.from)), arguments.runtime));
+  const TrainOptions options = given_options(command, arguments.flags, recorded_options(arguments.from));
+  refuse_unread_flags(command, options);
+  return run(plan_what_if(arguments.from, options, arguments.runtime));
 }
 
 }  // namespace
@@ -218,8 +244,9 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
                       "recorded");
   PlatformChoice& platform = runtime.platform;
   command
-      ->add_option("--platform", platform.platform,
-                   "uniform:N, gpus:N, lan-1g:N, wan:N, mixed:N, or a SimGrid file (.xml); role i runs on host i mod N")
+      ->add_option(
+          "--platform", platform.platform,
+          "uniform:N, gpus:N (a100:N, h100:N), lan-1g:N, wan:N, mixed:N, or a SimGrid file (.xml); role i runs on host i mod N")
       ->capture_default_str();
   command->add_option("--host-speed", platform.host_speeds, "HOST:FACTOR, 3:0.5 computes half as fast; repeatable");
   command->add_option("--straggler", platform.stragglers,
@@ -237,8 +264,8 @@ void add_simulate(CLI::App& app, Chosen& chosen) {
   command->add_flag_callback(
       "--no-compute", [arguments] { arguments->runtime.compute = false; },
       "time only: nothing is computed, tens of thousands of roles are possible");
-  command->add_option("--device-gflops", runtime.device_gflops, "speed of a host in 1e9 operations per second, without --profile")
-      ->capture_default_str();
+  command->add_option("--device-gflops", runtime.device_gflops,
+                      "speed of a host in 1e9 operations per second, without --profile; default: that of the platform's devices");
   add_option_flags(*command, arguments->flags, arguments->config_file);
   command->callback([=, &chosen] { chosen = [=] { return simulate(*command, *arguments); }; });
 }

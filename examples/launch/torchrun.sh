@@ -12,7 +12,8 @@ export RUBATO_KEYS="${RUBATO_KEYS:-$PWD/job.keys}"
 
 # torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. The coordinator runs beside rank 0; where torchrun itself
 # listens at MASTER_PORT (it says so in TORCHELASTIC_USE_AGENT_STORE) the coordinator takes the port after it.
-# --no-python: rubato is a program, not a Python script.
-exec torchrun --nnodes "$nodes" --nproc-per-node "${WORKERS:-2}" \
-  --rdzv-backend c10d --rdzv-endpoint "$first:29400" --rdzv-id rubato --no-python \
+# --no_python: rubato is a program, not a Python script. Before 2.0 torchrun knew its options with underscores alone.
+# --redirects, --tee: what the workers print comes here, with their numbers, and goes into files. Debian 12's torchrun fails without.
+exec torchrun --nnodes "$nodes" --nproc_per_node "${WORKERS:-2}" \
+  --rdzv_backend c10d --rdzv_endpoint "$first:${PORT:-29400}" --rdzv_id rubato --no_python --redirects 1 --tee 1 \
   rubato train --model resnet8 --coupling easgd --epochs 8 --run-dir "$run"

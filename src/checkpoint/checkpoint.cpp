@@ -3,17 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/io/files.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/memory_error.h"
 #include "rubato/model/model.h"
+#include "rubato/model/state_dict.h"
 
 namespace fs = std::filesystem;
 
@@ -104,11 +110,27 @@ struct NumberReader {
   }
 };
 
+nlohmann::ordered_json counts(const std::vector<StalenessCount>& blocks) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const StalenessCount& block : blocks) json.push_back({block.updates, block.sum, block.max});
+  return json;
+}
+
+std::vector<StalenessCount> counts_from(const nlohmann::json& json, const char* key) {
+  std::vector<StalenessCount> blocks;
+  for (const auto& block : json.value(key, nlohmann::json::array())) blocks.push_back({block.at(0), block.at(1), block.at(2)});
+  return blocks;
+}
+
 nlohmann::ordered_json to_json(const Progress& progress) {
   nlohmann::ordered_json json = {{"format", format_version}};
   visit_numbers(progress, NumberWriter{json});
-  if (progress.test) json["test"] = {{"accuracy", progress.test->accuracy}, {"loss", progress.test->loss}};
+  if (progress.test) json["test"] = {{"accuracy", nullptr}, {"loss", progress.test->loss}};
+  if (progress.test && progress.test->accuracy) json["test"]["accuracy"] = *progress.test->accuracy;
+  json["staleness"] = counts(progress.staleness);
+  json["centre_staleness"] = counts(progress.centre_staleness);
   json["data"] = progress.data;
+  json["weights_digest"] = progress.weights_digest;
   return json;
 }
 
@@ -118,11 +140,14 @@ Progress progress_from(const nlohmann::json& json) {
   if (json.contains("test")) {
     const auto number = [&](const char* key) {
       const auto& value = json.at("test").at(key);
-      return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.template get<double>();
+      return value.is_null() ? std::optional<double>() : value.template get<double>();
     };
-    progress.test = Evaluation{number("accuracy"), number("loss")};
+    progress.test = Evaluation{number("accuracy"), number("loss").value_or(std::numeric_limits<double>::quiet_NaN())};
   }
+  progress.staleness = counts_from(json, "staleness");
+  progress.centre_staleness = counts_from(json, "centre_staleness");
   progress.data = json.at("data");
+  progress.weights_digest = json.value("weights_digest", "");
   return progress;
 }
 
@@ -174,17 +199,16 @@ std::string vocabulary_json(const std::string& vocabulary) {
 }  // namespace
 
 std::string weights_file(const WeightStore& store) {
-  c10::Dict<std::string, at::Tensor> weights;
+  NamedTensors weights;
   for (int block = 0; block < store.block_count(); ++block) {
     const Snapshot now = store.result(block);
     const auto add = [&](const std::vector<std::string>& names, const std::vector<torch::Tensor>& tensors) {
-      for (std::size_t i = 0; i < names.size(); ++i) weights.insert(names[i], tensors[i].detach().cpu().clone());
+      for (std::size_t i = 0; i < names.size(); ++i) weights.emplace_back(names[i], tensors[i]);
     };
     add(store.parameter_names(block), now.parameters->tensors);
     add(store.buffer_names(block), now.buffers->tensors);
   }
-  const std::vector<char> bytes = torch::pickle_save(weights);
-  return {bytes.begin(), bytes.end()};
+  return state_dict_bytes(weights);
 }
 
 void CheckpointFolder::write(const Progress& progress, const WeightStore& weights, const Restorable& state,
@@ -211,7 +235,7 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& weight
     sync_folder(folder_);
     write_atomically(folder_ / "latest", name + "\n");
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot write a checkpoint: ") + error.what());
+    throw DataError("cannot write a checkpoint, " + sentence_of(error));
   } catch (const DataError&) {
     fs::remove_all(draft, ignored);
     throw;
@@ -253,6 +277,7 @@ void CheckpointFolder::load(const Found& found, Restorable& state) {
     archive.load_from(bytes);
     state.load(archive);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw DataError(
         fmt::format("{} does not fit this model: {}", (found.folder / "state.pt").string(), error.what_without_backtrace()));
   }
@@ -283,16 +308,11 @@ fs::path find_weights(const fs::path& path) {
 }
 
 void load_weights(const fs::path& file, Model& model) {
-  const std::string content = read_file(file);
+  errno = 0;
+  std::ifstream content(file, std::ios::binary);
+  if (!content) throw DataError(fmt::format("cannot read {}: {}", file.string(), std::strerror(errno)));
   std::map<std::string, torch::Tensor> tensors;
-  try {
-    const torch::IValue value = torch::pickle_load({content.begin(), content.end()});
-    for (const auto& item : value.toGenericDict()) {
-      if (item.value().isTensor()) tensors[item.key().toStringRef()] = item.value().toTensor();
-    }
-  } catch (const std::exception&) {
-    throw DataError(file.string() + " is not a dictionary of tensors by name, as torch.save(model.state_dict(), path) writes it");
-  }
+  for (auto& [name, tensor] : read_state_dict(content, file.string())) tensors[name] = tensor;
   torch::NoGradGuard no_grad;
   std::set<std::string> wanted;
   for (const Block& block : model.blocks) {

@@ -32,10 +32,6 @@ void add(StalenessCount& sum, const StalenessCount& more) {
   sum.max = std::max(sum.max, more.max);
 }
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
 /// The mean of what several workers sent, block by block.
 std::vector<std::vector<torch::Tensor>> mean_of(const std::vector<std::vector<TensorSetPtr>>& all) {
   torch::NoGradGuard no_grad;
@@ -251,8 +247,9 @@ void Coordinator::join_centre() {
 }
 
 void Coordinator::finish(const JobEnd& end) {
-  open();  // it may have failed before anybody was let in
-  tell_the_end(end);
+  const bool was_open = status_writer_.joinable();
+  open();  // it may have failed, or have nothing left to do, before anybody was let in
+  tell_the_end(end, !was_open || (end.code != ExitCode::ok && end.code != ExitCode::interrupted));
   status_writer_ = {};
   {
     const std::lock_guard lock(mutex_);
@@ -263,12 +260,12 @@ void Coordinator::finish(const JobEnd& end) {
 
 void Coordinator::refuse(const JobEnd& end) {
   transport_->start();
-  tell_the_end(end);
+  tell_the_end(end, true);
 }
 
-void Coordinator::tell_the_end(const JobEnd& end) {
+void Coordinator::tell_the_end(const JobEnd& end, bool others_come) {
   std::unique_lock lock(mutex_);
-  machine_.job_over(static_cast<int>(end.code), end.why, now());
+  machine_.job_over(static_cast<int>(end.code), end.why, others_come, now());
   act();
   while (!std::holds_alternative<ms::AllTold>(machine_.task())) {
     changed_.wait_for(lock, between_ticks);
@@ -276,7 +273,7 @@ void Coordinator::tell_the_end(const JobEnd& end) {
   }
 }
 
-void Coordinator::tell(double train_loss, double test_accuracy) {
+void Coordinator::tell(double train_loss, std::optional<double> test_accuracy) {
   const std::lock_guard lock(mutex_);
   train_loss_ = train_loss;
   test_accuracy_ = test_accuracy;
@@ -292,7 +289,7 @@ StalenessCount Coordinator::staleness_of(int block) const {
   const auto index = static_cast<std::size_t>(block);
   StalenessCount sum;
   if (index < staleness_of_the_dead_.size()) add(sum, staleness_of_the_dead_[index]);
-  for (const Worker& is : workers_) {
+  for (const WorkerRecord& is : workers_) {
     if (index < is.figures.staleness.size()) add(sum, is.figures.staleness[index]);
   }
   return sum;
@@ -300,10 +297,14 @@ StalenessCount Coordinator::staleness_of(int block) const {
 
 std::string Coordinator::digest() const {
   if (group_.policy == ms::Policy::fixed) return job_.digest();
-  const std::lock_guard lock(mutex_);
   std::vector<std::string> digests;
-  for (const ms::Member& member : machine_.members()) digests.push_back(member.digest);
-  return Job::digest_of(digests);
+  {
+    const std::lock_guard lock(mutex_);
+    for (const ms::Member& member : machine_.members()) digests.push_back(member.digest);
+  }
+  // Of the workers' weights; while one has not said what its are, of the evaluation weights.
+  const bool complete = std::none_of(digests.begin(), digests.end(), [](const std::string& one) { return one.empty(); });
+  return complete ? Job::digest_of(digests) : job_.evaluation_weights().digest();
 }
 
 // Actions, with the lock held.
@@ -388,7 +389,7 @@ void Coordinator::lost(int rank) {
 
 /// What the launcher says about processes that will not be started again; once in a second.
 void Coordinator::look_at_launcher(std::unique_lock<std::mutex>& lock) {
-  if (seconds_since(last_look_) < 1) return;
+  if (Clock::now() - last_look_ < 1s) return;
   last_look_ = Clock::now();
   const auto file = std::filesystem::path(plan_.options.run_dir) / "job.json";
   lock.unlock();
@@ -444,18 +445,14 @@ void Coordinator::count(int rank, const WorkerFigures& figures) {
   std::vector<StepReport> fresh;
   {
     const std::lock_guard lock(mutex_);
-    Worker& is = worker(rank);
+    WorkerRecord& is = worker(rank);
     if (!is.counted) is.counted = figures.steps.first;
     const std::int64_t known = std::max<std::int64_t>(0, *is.counted - figures.steps.first);
     for (auto i = static_cast<std::size_t>(known); i < figures.steps.steps.size(); ++i) fresh.push_back(figures.steps.steps[i]);
     is.counted = *is.counted + static_cast<std::int64_t>(fresh.size());
     is.figures = figures;
     is.figures.steps = {};
-    if (const double passed = seconds_since(is.rate_at); passed > 2) {
-      is.rate = static_cast<double>(figures.samples - is.samples_at) / passed;
-      is.samples_at = figures.samples;
-      is.rate_at = Clock::now();
-    }
+    is.measure_rate();
   }
   try {
     for (StepReport step : fresh) {
@@ -570,36 +567,6 @@ void Coordinator::begin_status() {
   });
 }
 
-WorkerStatus Coordinator::status_of(int rank) const {
-  const ms::Member& member = machine_.members()[static_cast<std::size_t>(rank)];
-  const Worker& is = workers_[static_cast<std::size_t>(rank)];
-  static constexpr const char* names[] = {"missing", "alive", "alive", "finished", "dead"};
-  WorkerStatus status{.rank = rank,
-                      .stage = plan_.place.parts > 1 ? rank % plan_.place.parts : -1,
-                      .host = member.process.host,
-                      .pid = member.process.id,
-                      .incarnation = member.process.incarnation,
-                      .state = member.silent && member.present() ? "silent" : names[static_cast<int>(member.state)],
-                      .step = member.step,
-                      .samples = is.figures.samples,
-                      .samples_per_second = member.state == ms::Member::State::running ? is.rate : 0};
-  if (is.figures.samples > 0) status.loss = is.figures.loss;
-  for (const StalenessCount& block : is.figures.staleness) {
-    status.staleness_mean = std::max(status.staleness_mean, block.mean());
-    status.staleness_max = std::max(status.staleness_max, static_cast<double>(block.max));
-  }
-  const WaitCount& waited = is.figures.waited;
-  status.waiting_seconds = waited.seconds;
-  status.waiting_share = std::clamp(waited.seconds / std::max(seconds_since(is.began), 1e-9), 0.0, 1.0);
-  status.longest_wait_seconds = waited.longest;
-  status.exchanges = waited.waits - waited.in_vain;
-  status.exchanges_skipped = waited.in_vain;
-  status.bytes_sent = is.figures.traffic.sent;
-  status.bytes_received = is.figures.traffic.received;
-  status.silent_seconds = now() - member.heard;
-  return status;
-}
-
 /// With the lock held.
 JobStatus Coordinator::status() const {
   const Refusals refusals = transport_->refusals();
@@ -624,7 +591,11 @@ JobStatus Coordinator::status() const {
   std::int64_t furthest = 0;
   for (const ms::Member& member : machine_.members()) furthest = std::max(furthest, member.step);
   for (int rank = 0; rank < static_cast<int>(workers_.size()); ++rank) {
-    job.workers.push_back(status_of(rank));
+    WorkerStatus is =
+        status_of(machine_.members()[static_cast<std::size_t>(rank)], workers_[static_cast<std::size_t>(rank)], now());
+    is.rank = rank;
+    is.stage = plan_.place.parts > 1 ? rank % plan_.place.parts : -1;
+    job.workers.push_back(std::move(is));
     if (job.workers.back().state != "missing") job.workers.back().steps_behind = furthest - job.workers.back().step;
     const ms::Member& member = machine_.members()[static_cast<std::size_t>(rank)];
     if (member.present()) least = std::min(least.value_or(member.step), member.step);

@@ -9,11 +9,10 @@
 #include <thread>
 
 #include "cluster/process_link.h"
-#include "cluster/worker_figures.h"
+#include "cluster/worker_record.h"
 #include "rubato/job/execution.h"
 #include "rubato/job/plan.h"
 #include "rubato/membership/coordinator_machine.h"
-#include "rubato/monitor/status.h"
 
 namespace rubato {
 
@@ -39,7 +38,8 @@ class Coordinator final : public Execution, public ProcessLink {
   std::string digest() const override;
   void finish(const JobEnd& end) override;
   void refuse(const JobEnd& end) override;
-  void tell(double train_loss, double test_accuracy) override;
+  void tell(double train_loss, std::optional<double> test_accuracy) override;
+  bool pauses_between_segments() const override { return group_.policy == membership::Policy::fixed; }
 
  protected:
   // Neighbours
@@ -57,15 +57,6 @@ class Coordinator final : public Execution, public ProcessLink {
 
  private:
   using Clock = std::chrono::steady_clock;
-  /// What is known of a worker besides its membership.
-  struct Worker {
-    WorkerFigures figures;
-    Packed content;                       ///< its state or weights, as they came last
-    std::optional<std::int64_t> counted;  ///< steps of its process
-    std::int64_t samples_at = 0;          ///< for the rate
-    double rate = 0;
-    Clock::time_point rate_at = Clock::now(), began = Clock::now();
-  };
 
   void open();
   void begin_status();
@@ -83,7 +74,7 @@ class Coordinator final : public Execution, public ProcessLink {
   void gather(const membership::SegmentEnded& ended);
   void start_centre();
   void join_centre();
-  void tell_the_end(const JobEnd& end);
+  void tell_the_end(const JobEnd& end, bool others_come);
   void say_where(int rank);
   void worker_listens(int peer, const std::string& channel);
   void report_came(int peer, Frame& frame);
@@ -93,9 +84,8 @@ class Coordinator final : public Execution, public ProcessLink {
   StalenessCount staleness_of(int block) const;
   int replica_of(int rank) const { return rank / plan_.place.parts; }
   JobStatus status() const;
-  WorkerStatus status_of(int rank) const;
   void write_status();
-  Worker& worker(int rank) { return workers_[static_cast<std::size_t>(rank)]; }
+  WorkerRecord& worker(int rank) { return workers_[static_cast<std::size_t>(rank)]; }
 
   const Plan& plan_;
   Job& job_;
@@ -109,7 +99,7 @@ class Coordinator final : public Execution, public ProcessLink {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   membership::CoordinatorMachine machine_;
-  std::vector<Worker> workers_;
+  std::vector<WorkerRecord> workers_;
   std::vector<membership::Send> deferred_;             ///< their content has to be packed first
   std::vector<StalenessCount> staleness_of_the_dead_;  ///< per block
   std::map<std::string, int> places_;                  ///< of channels that workers receive

@@ -2,7 +2,6 @@
 
 #include "rubato/couplings/coupling.h"
 #include "rubato/job/processes.h"
-#include "rubato/model/process.h"
 
 namespace rubato {
 namespace {
@@ -49,13 +48,11 @@ membership::Message unpack_message(Packed& content) {
   }
 }
 
-std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure) {
+Failure failure_of(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
   } catch (const std::exception& error) {
-    return {ExitCode::internal, plain_message(error)};
+    return failure_of(error);
   }
 }
 

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <exception>
-#include <string>
-#include <utility>
 
 #include "rubato/core/error.h"
 #include "rubato/job/plan.h"
 #include "rubato/membership/coordinator_machine.h"
+#include "rubato/model/process.h"
 
 namespace rubato {
 
@@ -18,6 +17,6 @@ void pack_message(Packed& content, const membership::Message& message);
 membership::Message unpack_message(Packed& content);
 
 /// An exception as the exit code and the sentence that other processes are told.
-std::pair<ExitCode, std::string> failure_of(const std::exception_ptr& failure);
+Failure failure_of(const std::exception_ptr& failure);
 
 }  // namespace rubato

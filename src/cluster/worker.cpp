@@ -406,6 +406,10 @@ void Worker::Implementation::order_came(Packed content) {
   if (const auto* asked = std::get_if<ms::SumAsked>(&message)) return answer_sum(*asked);
   if (const auto* answered = std::get_if<ms::SumAnswered>(&message)) return sum_came(*answered, content);
   if (std::holds_alternative<ms::GiveWeights>(message)) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!machine_.has_weights()) return;
+    }
     Packed weights;
     pack_weights(weights);
     return report(ms::Weights{me_, job_.source(replica_).position()}, std::move(weights));

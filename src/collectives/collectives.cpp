@@ -30,18 +30,24 @@ constexpr std::int64_t slots = 16;
 constexpr auto look_again = 100ms;
 constexpr auto patience = 30min;  // of c10d; deaths are told, and what fails without one is done again
 
-/// All tensors of one type, one after the other, and the weight as the last element.
-torch::Tensor flatten(const TensorSum& sum) {
+/// Sums of different numbers that share connections must not meet: what the last element is of number `number`.
+float mark_of(std::int64_t number) {
+  return static_cast<float>(number / slots % 8);  // small enough to be exact in every type, times the members
+}
+
+/// All tensors of one type, one after the other, then the weight and the mark of the sum's number.
+torch::Tensor flatten(const TensorSum& sum, std::int64_t number) {
   std::vector<torch::Tensor> flat;
   for (const torch::Tensor& tensor : sum.tensors) {
     if (tensor.defined()) flat.push_back(tensor.detach().reshape({-1}));
   }
   if (flat.empty()) return {};
   flat.push_back(torch::full({1}, sum.weight, flat.front().options()));
+  flat.push_back(torch::full({1}, mark_of(number), flat.front().options()));
   return torch::cat(flat).cpu();
 }
 
-std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum& like, int parts) {
+std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum& like, int parts, std::int64_t number) {
   auto sum = std::make_shared<TensorSum>();
   std::int64_t at = 0;
   for (const torch::Tensor& tensor : like.tensors) {
@@ -54,6 +60,9 @@ std::shared_ptr<TensorSum> unflatten(const torch::Tensor& flat, const TensorSum&
   }
   sum->set_parts(parts);
   sum->weight = flat.defined() ? flat[at].item<float>() : like.weight;
+  if (flat.defined() && flat[at + 1].item<float>() != static_cast<float>(parts) * mark_of(number)) {
+    throw std::logic_error("sums of different rounds have met: more of them are under way than connections");
+  }
   return sum;
 }
 
@@ -180,7 +189,7 @@ class Collectives::Implementation {
   Group& group_of(const std::string& name);
   bool connect(const std::string& name, Group& group, std::unique_lock<std::mutex>& lock);
   bool sum_up(Group& group, torch::Tensor& flat, std::unique_lock<std::mutex>& lock);
-  std::shared_ptr<const TensorSum> add_up(const std::string& name, Group& group, const TensorSum& mine,
+  std::shared_ptr<const TensorSum> add_up(const std::string& name, Group& group, const TensorSum& mine, std::int64_t number,
                                           std::unique_lock<std::mutex>& lock);
   static double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -240,7 +249,8 @@ bool Collectives::Implementation::connect(const std::string& name, Group& group,
     making->given_up = true;
     return false;
   }
-  group.connections = {making->made, {}};
+  // Else they would keep each other: the group its store, the store the making, the making the group.
+  group.connections = {std::exchange(making->made, nullptr), {}};
   group.version = version;
   return true;
 }
@@ -275,26 +285,30 @@ bool Collectives::Implementation::sum_up(Group& group, torch::Tensor& flat, std:
 
 /// The sum; null where it has not come about.
 std::shared_ptr<const TensorSum> Collectives::Implementation::add_up(const std::string& name, Group& group, const TensorSum& mine,
-                                                                     std::unique_lock<std::mutex>& lock) {
+                                                                     std::int64_t number, std::unique_lock<std::mutex>& lock) {
   const std::int64_t version = group.machine.version();
   const int parts = static_cast<int>(group.machine.members().size());
-  torch::Tensor flat = flatten(mine);  // anew each time: a sum that fails leaves anything in it
+  torch::Tensor flat = flatten(mine, number);  // anew each time: a sum that fails leaves anything in it
   const bool trivial = parts == 1 || !flat.defined();
   const bool done = trivial || (connect(name, group, lock) && sum_up(group, flat, lock));
   if (!done || !group.machine.added_up(version, now())) {
     group.machine.failed(version, now());
     return nullptr;
   }
-  return group.last = unflatten(flat, mine, parts);
+  changed_.notify_all();
+  return group.last = unflatten(flat, mine, parts, number);
 }
 
 std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const GroupSpec& spec, std::unique_ptr<Summable> part) {
   using Task = membership::SumMachine::Task;
   const auto& mine = dynamic_cast<const TensorSum&>(*part);
-  const std::string name = spec.number < 0 ? spec.name : spec.name + "/" + std::to_string(spec.number % slots);
+  const std::int64_t number = std::max<std::int64_t>(0, spec.number);
+  const std::string name = spec.number < 0 ? spec.name : spec.name + "/" + std::to_string(number % slots);
   std::unique_lock lock(mutex_);
   if (interrupted_) throw Stopped{};
   Group& group = group_of(name);
+  changed_.wait(lock, [&] { return interrupted_ || !group.machine.busy(); });  // another that shares its connections
+  if (interrupted_) throw Stopped{};
   group.machine.begin(now());
   for (;;) {
     if (interrupted_) throw Stopped{};
@@ -303,7 +317,7 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
         changed_.wait_for(lock, look_again);
         break;
       case Task::add_up:
-        if (auto sum = add_up(name, group, mine, lock)) return sum;
+        if (auto sum = add_up(name, group, mine, number, lock)) return sum;
         break;
       case Task::complain: {
         const std::int64_t version = group.machine.version();
@@ -321,10 +335,12 @@ std::shared_ptr<const Summable> Collectives::Implementation::all_reduce(const Gr
       }
       case Task::take:
         group.machine.taken();
+        changed_.notify_all();
         return group.last = std::dynamic_pointer_cast<const TensorSum>(std::exchange(group.given, nullptr));
       case Task::alone:
         group.machine.taken();
-        return unflatten(flatten(mine), mine, 1);
+        changed_.notify_all();
+        return unflatten(flatten(mine, number), mine, 1, number);
     }
   }
 }

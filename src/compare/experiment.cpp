@@ -9,6 +9,7 @@
 
 #include "compare/formula.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -215,10 +216,9 @@ std::string with_values(const std::string& text, const std::vector<std::pair<std
 Experiment load_experiment(const std::filesystem::path& file, bool full) {
   toml::table document;
   try {
-    document = toml::parse_file(file.string());
+    document = toml::parse(whole_file(file), file.string());
   } catch (const toml::parse_error& error) {
     const auto place = error.source().begin;
-    if (place.line == 0) throw DataError(fmt::format("{} cannot be read", file.string()));
     throw UsageError(fmt::format("{}:{}:{}: {}", file.string(), place.line, place.column, error.description()));
   }
   Table table(document, file.string());

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -109,7 +110,12 @@ class Children {
     for (;;) {
       for (const auto& [pid, child] : running_) {
         int status = 0;
-        if (waitpid(pid, &status, WNOHANG) == pid) return {pid, status};
+        const pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid) return {pid, status};
+        if (ended < 0 && errno == ECHILD) {  // who ignores SIGCHLD learns nothing of its children
+          throw DataError(
+              fmt::format("nobody can say how the run {} has ended: the process must not ignore SIGCHLD", child.trial->name()));
+        }
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }

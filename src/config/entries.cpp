@@ -25,6 +25,7 @@ EntryView view_of(const Entry& entry) {
   if constexpr (requires { entry.reads; }) view.reads = entry.reads;
   if constexpr (requires { entry.uses_cuts; }) {
     if (entry.uses_cuts) view.reads = {"stages", "cuts"};
+    if (entry.publishes) view.reads.emplace_back("publish");
   }
   return view;
 }
@@ -71,9 +72,15 @@ void add(std::vector<EntryOption>& all, const EntryKind& kind, const EntryView& 
 
 const std::vector<EntryKind>& entry_kinds() {
   static const std::vector<EntryKind> kinds = {
-      {"data", "data set", "datasets", "Data", {"sequence-length"}, &TrainOptions::data, views<datasets>},
+      {"data",
+       "data set",
+       "datasets",
+       "Data",
+       {"sequence-length", "augment", "memory-format"},
+       &TrainOptions::data,
+       views<datasets>},
       {"model", "model", "models", "Model", {"width", "dropout"}, &TrainOptions::model, views<models>},
-      {"schedule", "schedule", "schedules", "Schedule", {"stages", "cuts"}, &TrainOptions::schedule, views<schedules>},
+      {"schedule", "schedule", "schedules", "Schedule", {"stages", "cuts", "publish"}, &TrainOptions::schedule, views<schedules>},
       {"coupling", "coupling", "couplings", "Replicas", {}, &TrainOptions::coupling, views<couplings>},
       {"optimizer", "optimizer", "optimizers", "Optimizer", {}, &TrainOptions::optimizer, views<optimizers>}};
   return kinds;

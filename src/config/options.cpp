@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 #include <type_traits>
@@ -195,6 +196,12 @@ void visit_with_defaults(TrainOptions& options, Use&& use) {
   });
 }
 
+/// A value of an entry's option, or the default that it stands for.
+std::optional<OptionValue> value_or_usual(const OptionSpec& spec, const OptionValues& values) {
+  if (const OptionValue* value = values.find(spec.name)) return fitted(spec, *value);
+  return spec.worked_out ? std::nullopt : std::optional(spec.usual);
+}
+
 /// Options that are set and that nothing of this run reads.
 class Unread {
  public:
@@ -203,33 +210,61 @@ class Unread {
   void refuse_any() const {
     TrainOptions options = options_;
     visit_with_defaults(options, [&](const OptionInfo& info, const auto& value, const auto& usual) {
-      if (value == usual || means_nothing(info.name)) return;
-      refuse_unread(info.name);
-      if (std::string_view(info.name).starts_with("lr-step-") && options_.lr_schedule != "step") {
-        throw UsageError(
-            fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", info.name, options_.lr_schedule));
-      }
+      if (value != usual && !means_nothing(info.name)) check(info.name);
     });
     for (const EntryOption& option : entry_options()) {
       const OptionValue* value = options_.values.find(option.spec.name);
       if (value == nullptr) continue;
-      if (option.spec.worked_out || fitted(option.spec, *value) != option.spec.usual) refuse_unread(option.spec.name);
+      if (option.spec.worked_out || fitted(option.spec, *value) != option.spec.usual) check(option.spec.name);
+    }
+  }
+
+  /// What `resolve` writes where there is nothing to say.
+  bool means_nothing(const std::string& name) const {
+    return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty()) ||
+           (name == "sampling" && options_.sampling == "whole");
+  }
+
+  /// UsageError if nothing of this run reads the option.
+  void check(const std::string& name) const {
+    refuse_other_entries(name);
+    if (name.starts_with("lr-step-") && options_.lr_schedule != "step") {
+      throw UsageError(fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", name, options_.lr_schedule));
+    }
+    if (name == "sampling" && options_.coupling == "none") {
+      throw UsageError(
+          "--sampling is for replicas, of which a run without a coupling has one: leave it out, or choose a --coupling");
+    }
+    if (name == "staleness-scaling" && options_.coupling == "none" && nothing_is_stale()) {
+      throw UsageError(
+          fmt::format("--staleness-scaling: no gradient of --schedule {} is stale; leave it out", options_.schedule));
     }
   }
 
  private:
-  /// What `resolve` writes where there is nothing to say.
-  bool means_nothing(const std::string& name) const {
-    return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty());
-  }
-  void refuse_unread(const std::string& option) const {
+  bool nothing_is_stale() const { return options_.schedule == "serial" || find_schedule(options_.schedule).synchronous; }
+  void refuse_other_entries(const std::string& option) const {
     const auto found = readers_.find(option);
     if (found == readers_.end()) return;
-    const std::string& chosen = options_.*found->second.kind->chosen;
-    if (reads(found->second, chosen)) return;
-    throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose {}", option, found->second.kind->name,
-                                 join(found->second.entries, " or "), chosen,
-                                 found->second.entries.size() == 1 ? found->second.entries.front() : "one of these"));
+    const EntryKind& kind = *found->second.kind;
+    const std::string& chosen = options_.*kind.chosen;
+    if (!reads(found->second, chosen)) {
+      throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose {}", option, kind.name,
+                                   join(found->second.entries, " or "), chosen,
+                                   found->second.entries.size() == 1 ? found->second.entries.front() : "one of these"));
+    }
+    refuse_without_condition(option, find_entry(kind, chosen));
+  }
+  /// Of the chosen entry, which reads it where another of its options has a certain value.
+  void refuse_without_condition(const std::string& option, const EntryView& entry) const {
+    const auto own = std::ranges::find(entry.options, option, &OptionSpec::name);
+    if (own == entry.options.end() || !own->only_if) return;
+    const auto other = std::ranges::find(entry.options, own->only_if->option, &OptionSpec::name);
+    const auto value = value_or_usual(*other, options_.values);
+    if (value == own->only_if->value) return;
+    const std::string wanted = to_text(own->only_if->value);
+    throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose {}", option, other->name, wanted,
+                                 value ? to_text(*value) : "its default", wanted));
   }
 
   const TrainOptions& options_;
@@ -280,13 +315,12 @@ void forget_unread(TrainOptions& options, const std::string& kind, const std::st
   for (const std::string& name : unread) options.values.erase(name);
 }
 
-/// A value of an entry's option, or the default that it stands for.
-std::optional<OptionValue> value_or_usual(const OptionSpec& spec, const OptionValues& values) {
-  if (const OptionValue* value = values.find(spec.name)) return fitted(spec, *value);
-  return spec.worked_out ? std::nullopt : std::optional(spec.usual);
-}
-
 }  // namespace
+
+void check_is_read(const TrainOptions& options, const std::string& option) {
+  const Unread unread(options);
+  if (!unread.means_nothing(option)) unread.check(option);
+}
 
 TrainOptions with_entry(TrainOptions options, const std::string& kind, const std::string& name) {
   const auto found = std::ranges::find(entry_kinds(), kind, &EntryKind::name);
@@ -360,6 +394,9 @@ TrainOptions resolve(TrainOptions o) {
   check_combinations(o);
   o.values = values_of_entries(o);
   if (!find_schedule(o.schedule).uses_cuts) o.stages = 1;
+  if (o.stages == 1 && o.cuts != "auto" && !o.cuts.empty()) {
+    throw UsageError(fmt::format("--cuts {} with a single stage: leave it out, or give --stages", o.cuts));
+  }
   if (o.stages == 1) o.cuts = "";
   return o;
 }

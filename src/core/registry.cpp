@@ -14,6 +14,11 @@ bool is_well_formed(const std::string& name) {
          std::all_of(name.begin(), name.end(), [&](char c) { return letter_or_digit(c) || c == '-'; });
 }
 
+bool declare_the_same(const OptionSpec& one, OptionSpec other) {
+  other.only_if = one.only_if;
+  return one == other;
+}
+
 }  // namespace
 
 void RegistryNames::admit(const std::string& name, const std::vector<OptionSpec>& options) {
@@ -28,8 +33,11 @@ void RegistryNames::admit(const std::string& name, const std::vector<OptionSpec>
     if (std::ranges::count(options, option.name, &OptionSpec::name) > 1) {
       refuse(fmt::format("it declares the option '{}' twice", option.name));
     }
+    if (option.only_if && std::ranges::find(options, option.only_if->option, &OptionSpec::name) == options.end()) {
+      refuse(fmt::format("its option '{}' depends on '{}', which it has not", option.name, option.only_if->option));
+    }
     const auto known = std::ranges::find(options_, option.name, &OptionSpec::name);
-    if (known != options_.end() && *known != option) {
+    if (known != options_.end() && !declare_the_same(*known, option)) {
       refuse(
           fmt::format("another {} has an option '{}' with another type, default, help or range; declare the same, or give it "
                       "another name",

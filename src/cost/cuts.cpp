@@ -10,6 +10,7 @@
 namespace rubato {
 
 std::vector<int> balanced_cuts(const std::vector<BlockCost>& costs, int stages) {
+  if (stages < 1) throw UsageError(fmt::format("--stages {} must be at least 1", stages));
   if (stages > static_cast<int>(costs.size())) {
     throw UsageError(fmt::format("--stages {} is more than the {} blocks of the model", stages, costs.size()));
   }

@@ -3,6 +3,7 @@
 #include <ATen/record_function.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -27,9 +28,13 @@ double convolution_flops(const at::RecordFunction& call) {
   const at::Tensor *input = tensor_at(call, 0), *weight = tensor_at(call, 1);
   if (input == nullptr || weight == nullptr || inputs.size() < 6) return 0;
   const auto stride = inputs[3].toIntVector(), padding = inputs[4].toIntVector(), dilation = inputs[5].toIntVector();
+  // A list of one element is for every dimension.
+  const auto of = [](const std::vector<std::int64_t>& list, std::int64_t d) {
+    return list.at(std::min(static_cast<std::size_t>(d - 2), list.size() - 1));
+  };
   double flops = 2.0 * static_cast<double>(input->size(0) * weight->numel());
   for (std::int64_t d = 2; d < input->dim(); ++d) {
-    flops *= static_cast<double>(positions(input->size(d), weight->size(d), stride[d - 2], padding[d - 2], dilation[d - 2]));
+    flops *= static_cast<double>(positions(input->size(d), weight->size(d), of(stride, d), of(padding, d), of(dilation, d)));
   }
   return flops;
 }

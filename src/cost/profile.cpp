@@ -37,9 +37,10 @@ class BlockByBlock {
     for (int i = 0; i < store_.block_count(); ++i) stages_.push_back(std::make_unique<Stage>(model, i, i + 1, options));
   }
 
-  /// One training step on `batch`; `forward`, `backward` and `update` receive seconds per block.
-  void step(const Batch& batch, std::vector<double>& forward, std::vector<double>& backward, std::vector<double>& update,
-            std::vector<double>* flops, std::vector<torch::Tensor>* outputs) {
+  /// One training step on `batch`; `forward`, `backward` and `update` receive seconds per block, `flops` operations of each
+  /// forward pass and of the loss. Returns the seconds of the loss.
+  double step(const Batch& batch, std::vector<double>& forward, std::vector<double>& backward, std::vector<double>& update,
+              std::vector<double>* flops, std::vector<torch::Tensor>* outputs) {
     const std::size_t blocks = stages_.size();
     forward.assign(blocks, 0);
     backward.assign(blocks, 0);
@@ -56,8 +57,11 @@ class BlockByBlock {
       if (outputs != nullptr) outputs->push_back(activation);
     }
     torch::Tensor grad;
+    std::optional<FlopCounter> counter;
+    if (flops != nullptr) counter.emplace();
     const double loss_seconds = seconds_of([&] { grad = stages_.back()->loss(passes.back(), batch.target).grad_output; });
-    forward.back() += loss_seconds;
+    if (flops != nullptr) flops->push_back(counter->flops());
+    counter.reset();
     for (std::size_t i = blocks; i-- > 0;) {
       std::vector<torch::Tensor> gradients;
       backward[i] = seconds_of([&] { gradients = stages_[i]->backward(passes[i], 0, grad); });
@@ -65,6 +69,7 @@ class BlockByBlock {
       const std::int64_t version = passes[i].weights(0).parameters->version;
       update[i] = seconds_of([&] { store_.apply(me_, block, std::move(gradients), version); });
     }
+    return loss_seconds;
   }
 
   WeightStore& store() { return store_; }
@@ -94,10 +99,29 @@ Profile describe(const Model& model, BlockByBlock& blocks, const Batch& batch) {
     block.activation_bytes = static_cast<std::int64_t>(outputs[i].nbytes());
     profile.blocks.push_back(std::move(block));
   }
+  profile.loss_flops = flops.back();
   return profile;
 }
 
 }  // namespace
+
+std::vector<BlockCost> Profile::costs_of_stages() const {
+  std::vector<BlockCost> with_loss = costs();
+  with_loss.back().forward += loss_seconds;
+  return with_loss;
+}
+
+double Profile::flops() const {
+  double sum = 0;
+  for (const BlockProfile& block : blocks) sum += block.flops;
+  return sum;
+}
+
+double seconds_per_operation(const std::vector<BlockCost>& costs, double flops) {
+  double forward = 0;
+  for (const BlockCost& cost : costs) forward += cost.forward;
+  return flops > 0 ? forward / flops : 0;
+}
 
 std::vector<BlockCost> Profile::costs() const {
   std::vector<BlockCost> costs;
@@ -111,9 +135,10 @@ Profile measure_profile(const Model& model, const StageOptions& options, const S
   Profile profile = describe(model, blocks, batch);  // also warms caches up
   const std::size_t count = model.blocks.size();
   std::vector<std::vector<double>> forward(count), backward(count), update(count);
+  std::vector<double> loss;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<double> f, b, u;
-    blocks.step(batch, f, b, u, nullptr, nullptr);
+    loss.push_back(blocks.step(batch, f, b, u, nullptr, nullptr));
     for (std::size_t i = 0; i < count; ++i) {
       forward[i].push_back(f[i]);
       backward[i].push_back(b[i]);
@@ -123,6 +148,7 @@ Profile measure_profile(const Model& model, const StageOptions& options, const S
   for (std::size_t i = 0; i < count; ++i) {
     profile.blocks[i].seconds = {median(forward[i]), median(backward[i]), median(update[i])};
   }
+  profile.loss_seconds = median(loss);
   return profile;
 }
 
@@ -134,6 +160,7 @@ Profile count_profile(const Model& model, const StageOptions& options, const Bat
     const double update = 4.0 * static_cast<double>(block.parameters) / flops_per_second;  // decay, momentum, step
     block.seconds = {forward, 2 * forward, update};
   }
+  profile.loss_seconds = profile.loss_flops / flops_per_second;
   return profile;
 }
 
@@ -231,7 +258,7 @@ std::string to_json(const Profile& profile) {
                       {"backward_seconds", block.seconds.backward},
                       {"update_seconds", block.seconds.update}});
   }
-  nlohmann::ordered_json json = {{"blocks", blocks}};
+  nlohmann::ordered_json json = {{"blocks", blocks}, {"loss_flops", profile.loss_flops}, {"loss_seconds", profile.loss_seconds}};
   if (!profile.slowdown.empty()) json["slowdown"] = profile.slowdown;
   return json.dump(2) + "\n";
 }
@@ -244,6 +271,9 @@ Profile profile_from_json(const std::string& text, const std::string& file_name)
   try {
     const auto json = nlohmann::json::parse(text);
     profile.slowdown = json.value("slowdown", std::vector<double>{});
+    profile.loss_flops = json.value("loss_flops", 0.0);
+    profile.loss_seconds = json.value("loss_seconds", 0.0);  // earlier profiles have it in their last block
+    if (!(profile.loss_seconds >= 0)) refuse(1, "the loss has a negative cost");
     for (const auto& block : json.at("blocks")) {
       const int line = line_of_element(text, profile.blocks.size());
       try {

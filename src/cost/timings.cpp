@@ -22,6 +22,7 @@ void TimingsMeter::add(const std::string& role, const Event& event, double begin
   const std::lock_guard lock(mutex_);
   const ComputeKind kind = event.computation.kind;
   if (kind == ComputeKind::backward) timings_.backward += end - begin;
+  if (kind == ComputeKind::loss) timings_.loss += end - begin;
   if (kind != ComputeKind::forward) return;
   timings_.forward += end - begin;
   auto& samples = timings_.samples[role];
@@ -34,9 +35,13 @@ Timings TimingsMeter::timings() const {
 }
 
 std::string to_json(const Timings& timings) {
-  return nlohmann::ordered_json{{"seconds", timings.seconds},        {"steps", timings.steps},
-                                {"processors", timings.processors},  {"passes", timings.passes},
-                                {"forward", timings.forward},        {"backward", timings.backward},
+  return nlohmann::ordered_json{{"seconds", timings.seconds},
+                                {"steps", timings.steps},
+                                {"processors", timings.processors},
+                                {"passes", timings.passes},
+                                {"forward", timings.forward},
+                                {"backward", timings.backward},
+                                {"loss", timings.loss},
                                 {"forward_seconds", timings.samples}}
              .dump(1) +
          "\n";
@@ -51,6 +56,7 @@ Timings timings_from_json(const std::string& text, const std::string& file_name)
             .passes = json.at("passes"),
             .forward = json.at("forward"),
             .backward = json.at("backward"),
+            .loss = json.value("loss", 0.0),
             .samples = json.at("forward_seconds")};
   } catch (const nlohmann::json::exception& error) {
     throw DataError(fmt::format("timings {}: {}", file_name, error.what()));

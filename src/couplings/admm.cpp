@@ -162,6 +162,7 @@ class Admm final : public Coupling {
     for (int block = 0; block < centre_.block_count(); ++block) turn.centre.push_back(centre_.read(me, block).parameters);
     send(me, turns(next_), std::move(turn));
     Contribution contribution = receive(me, contributions_);
+    require_finite(next_, contribution.difference);
     differences_[static_cast<std::size_t>(next_)] = std::move(contribution.difference);
     for (int block = 0; block < centre_.block_count(); ++block) average(me, block);
     next_ = (next_ + 1) % options_.replicas;
@@ -233,6 +234,7 @@ CouplingEntry admm() {
       .extra_roles = 1,
       .default_period = 0,
       .whole_steps = true,
+      .keeps_replicas = true,
       .options =
           {{.name = "penalty", .usual = 1.0, .help = "admm: rho, strength of the coupling to the centre, above 0", .low = 0}},
       .check =

@@ -44,9 +44,10 @@ class DownpourHooks final : public ReplicaHooks {
   DownpourHooks(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<Push>& pushes)
       : replica_(replica), period_(options.period), pushes_(pushes), mutex_(options.prefixes.at(replica) + "pushed") {
     Bystander me;
-    for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
-      incorporated_.push_back({parts.stores.at(replica)->read(me, block).parameters});
-    }
+    const WeightStore& store = *parts.stores.at(replica);
+    for (int block = 0; block < store.block_count(); ++block) incorporated_.push_back({store.read(me, block).parameters});
+    const auto held = store.options().held.value_or(std::pair{0, store.block_count()});
+    held_ = {held.first, held.second};
   }
 
   void step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) override {
@@ -117,21 +118,25 @@ class DownpourHooks final : public ReplicaHooks {
   Channel<Push> pushes_;
   OrderedMutex mutex_;  ///< guards what follows
   std::vector<Incorporated> incorporated_;
+  BlockRange held_;  ///< a stage in a process of its own saves and loads these: of the others it has no content
 };
 
 void DownpourHooks::save(torch::serialize::OutputArchive& archive) const {
-  for (std::size_t block = 0; block < incorporated_.size(); ++block) {
-    archive.write("base" + std::to_string(block), torch::IValue(incorporated_[block].base->tensors));
-    archive.write("version" + std::to_string(block), torch::IValue(incorporated_[block].centre_version));
+  for (int block = held_.first; block < held_.last; ++block) {
+    const Incorporated& mine = incorporated_[static_cast<std::size_t>(block)];
+    archive.write("base" + std::to_string(block), torch::IValue(mine.base->tensors));
+    archive.write("version" + std::to_string(block), torch::IValue(mine.centre_version));
   }
 }
 
+/// Blocks that the archive does not have stay as they are: it may be that of another stage.
 void DownpourHooks::load(torch::serialize::InputArchive& archive) {
-  for (std::size_t block = 0; block < incorporated_.size(); ++block) {
+  for (int block = held_.first; block < held_.last; ++block) {
     torch::IValue base, version;
-    archive.read("base" + std::to_string(block), base);
+    if (!archive.try_read("base" + std::to_string(block), base)) continue;
     archive.read("version" + std::to_string(block), version);
-    incorporated_[block] = {std::make_shared<TensorSet>(TensorSet{base.toTensorVector()}), version.toInt()};
+    incorporated_[static_cast<std::size_t>(block)] = {std::make_shared<TensorSet>(TensorSet{base.toTensorVector()}),
+                                                      version.toInt()};
   }
 }
 
@@ -166,6 +171,7 @@ class Downpour final : public CentreCoupling {
 
  private:
   void serve(Context& me, const Push& push) {
+    require_finite(push.replica, push.moved);
     Pull pull;
     pull.step = push.step;
     for (int block = push.blocks.first; block < push.blocks.last; ++block) {

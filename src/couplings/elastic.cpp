@@ -132,6 +132,7 @@ class Elastic : public CentreCoupling {
         for (std::size_t v = 0; v < requests.size(); ++v) {
           auto force = forces_[static_cast<std::size_t>(block)]->take(now.tensors);
           elastic_force(requests[v].weights[local]->tensors, now.tensors, moving_rate_, force->tensors);
+          require_finite(requests[v].replica, force->tensors);
           for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force->tensors[i]);
           forces[v].push_back(std::move(force));
         }

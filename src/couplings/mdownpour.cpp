@@ -88,6 +88,7 @@ class MomentumDownpour final : public Coupling {
  private:
   void serve(Context& me, GradientPush push) {
     BlockGradient& gradient = push.gradient;
+    require_finite(push.replica, gradient.gradients);
     centre_.apply(me, gradient.block, std::move(gradient.gradients), gradient.clock_read, gradient.batch);
     WeightsPull pull;
     pull.centre = centre_.read(me, gradient.block).parameters;

@@ -36,7 +36,8 @@ OptionSpec averaging_rate_option() {
 }
 
 CouplingEntry none() {
-  const OptionSpec rate = averaging_rate_option();
+  OptionSpec rate = averaging_rate_option();
+  rate.only_if = {"averaging", "moving"};
   return {.name = "none",
           .summary = "one replica",
           .make = [](const CouplingParts& parts, const CouplingOptions&) { return std::make_unique<None>(parts); },
@@ -54,12 +55,6 @@ CouplingEntry none() {
                 if (std::ranges::find(known, averaging) == known.end()) throw unknown_name("averaging", averaging, known);
                 if (averaging == "moving" && !(values.get<double>(rate.name) > 0)) {
                   throw UsageError("--averaging-rate 0 must be above 0 and at most 1");
-                }
-                if (averaging != "moving" && *values.find(rate.name) != rate.usual) {
-                  throw UsageError(fmt::format(
-                      "--averaging-rate is for --averaging moving and --coupling mvadownpour, not for --averaging {}: "
-                      "leave it out, or choose one of these",
-                      averaging));
                 }
               }};
 }

@@ -1,6 +1,7 @@
 #include "couplings/parts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "rubato/core/error.h"
@@ -63,6 +64,22 @@ bool fits(const BlockSets& sets, BlockRange blocks, const WeightStore& store) {
 
 bool complete(const BlockTensors& tensors) {
   return std::ranges::all_of(tensors, [](const auto& block) { return std::ranges::all_of(block, &torch::Tensor::defined); });
+}
+
+void require_finite(int replica, const std::vector<torch::Tensor>& tensors) {
+  torch::NoGradGuard no_grad;
+  for (const torch::Tensor& tensor : tensors) {
+    if (!tensor.defined() || tensor.is_meta() || !tensor.is_floating_point()) continue;
+    if (std::isfinite(tensor.sum().item<double>())) continue;
+    throw DivergedError(
+        "replica " + std::to_string(replica) +
+        " brings weights to the centre that are not finite: the centre keeps its own, and so does the last checkpoint; "
+        "try a lower --lr");
+  }
+}
+
+void require_finite(int replica, const BlockTensors& blocks) {
+  for (const auto& tensors : blocks) require_finite(replica, tensors);
 }
 
 BlockSets iterates(Context& me, const WeightStore& store, BlockRange blocks) {

@@ -80,6 +80,10 @@ bool complete(const BlockTensors& tensors);
 bool fits(const BlockTensors& tensors, BlockRange blocks, const WeightStore& store);
 bool fits(const std::vector<torch::Tensor>& tensors, int block, const WeightStore& store);
 
+/// DivergedError where what `replica` brings to the centre is not finite, before the centre takes any of it.
+void require_finite(int replica, const std::vector<torch::Tensor>& tensors);
+void require_finite(int replica, const BlockTensors& blocks);
+
 /// Counts how stale exchanges with a centre are, for the centre's role; read between segments.
 class ExchangeCount {
  public:

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -39,8 +40,8 @@ std::filesystem::path find_file(const std::filesystem::path& directory, const st
   const std::filesystem::path plain = directory / name;
   const std::filesystem::path compressed = directory / (name + ".gz");
   for (const auto& path : {plain, compressed}) {
-    std::error_code ignored;  // a folder that may not be searched counts as one without the file
-    if (std::filesystem::is_regular_file(path, ignored)) return path;
+    if (const auto why = hidden_by(path)) throw DataError(path.string() + ": " + *why + "; check the path and its permissions");
+    if (std::filesystem::is_regular_file(path)) return path;
   }
   throw DataError(plain.string() + ": not found, neither plain nor with .gz; " + how_to_get);
 }

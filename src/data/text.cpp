@@ -12,6 +12,7 @@
 #include "data/files.h"
 #include "data/formats.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -22,11 +23,13 @@ bool is_text_name(const std::filesystem::path& path) {
 
 /// The one text in a folder: bible.data, or else the only *.txt or *.txt.gz. Several would make the choice a guess.
 std::filesystem::path only_text_in(const DatasetFiles& entry, const std::filesystem::path& directory) {
-  std::error_code ignored;  // what cannot be read counts as not there
-  if (std::filesystem::is_regular_file(directory / "bible.data", ignored)) return directory / "bible.data";
+  std::error_code error;  // of what cannot be read; a file that cannot be is not a text
+  if (std::filesystem::is_regular_file(directory / "bible.data", error)) return directory / "bible.data";
   std::vector<std::filesystem::path> found;
-  for (const auto& file : std::filesystem::directory_iterator(directory, ignored)) {
-    if (file.is_regular_file(ignored) && is_text_name(file.path())) found.push_back(file.path());
+  const std::filesystem::directory_iterator files(directory, error);
+  if (error) throw DataError(directory.string() + ": " + error.message() + "; check the path and its permissions");
+  for (const auto& file : files) {
+    if (file.is_regular_file(error) && is_text_name(file.path())) found.push_back(file.path());
   }
   if (found.size() == 1) return found.front();
   if (found.empty()) throw DataError(directory.string() + ": no *.txt file found; " + entry.how_to_get);
@@ -35,9 +38,12 @@ std::filesystem::path only_text_in(const DatasetFiles& entry, const std::filesys
 }
 
 FileBytes read_text(const DatasetFiles& entry, const std::filesystem::path& place) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(place, ignored)) throw DataError(place.string() + ": not found; " + entry.how_to_get);
-  const bool folder = std::filesystem::is_directory(place, ignored);
+  if (const auto why = hidden_by(place)) throw DataError(place.string() + ": " + *why + "; check the path and its permissions");
+  if (!std::filesystem::exists(place)) throw DataError(place.string() + ": not found; " + entry.how_to_get);
+  if (std::filesystem::is_character_file(place) || std::filesystem::is_block_file(place)) {
+    throw DataError(place.string() + " is a device, not a text");
+  }
+  const bool folder = std::filesystem::is_directory(place);
   const FileBytes file = read_bytes(folder ? only_text_in(entry, place) : place);
   require_whole(file);
   return is_compressed_text(file) ? expand_compressed_text(file) : file;

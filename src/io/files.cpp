@@ -6,10 +6,10 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
 #include <vector>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -85,14 +85,7 @@ void read_in_parts(const std::filesystem::path& path, FunctionRef<void(std::stri
 }
 
 std::string read_file(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) throw DataError("cannot read " + path.string() + ": it is a folder");
-  std::ifstream file(path, std::ios::binary);
-  if (!file) cannot("read", path);
-  std::ostringstream content;
-  content << file.rdbuf();
-  if (file.bad()) cannot("read", path);
-  return std::move(content).str();
+  return whole_file(path);
 }
 
 }  // namespace rubato

@@ -13,32 +13,47 @@
 #include "rubato/core/error.h"
 
 namespace rubato {
+namespace {
 
-FolderLock::FolderLock(const std::filesystem::path& folder) {
-  const std::filesystem::path file = folder / ".lock";
-  descriptor_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) throw DataError(fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)));
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-    const int reason = errno;
-    ::close(std::exchange(descriptor_, -1));
-    if (reason != EWOULDBLOCK) return;  // a file system without locks
-    std::string holder;
-    std::getline(std::ifstream(file), holder);
-    throw UsageError(fmt::format("{} is being written by another run (process {}): wait for its end or stop it", folder.string(),
-                                 holder.empty() ? "unknown" : holder));
-  }
+constexpr const char* lock_file = ".lock";
+
+}  // namespace
+
+FolderLock::FolderLock(std::filesystem::path folder) : folder_(std::move(folder)) {
+  if (std::filesystem::exists(folder_ / lock_file)) take(O_RDWR);
+}
+
+void FolderLock::sign() {
+  if (descriptor_ < 0) take(O_RDWR | O_CREAT);
+  if (descriptor_ < 0) return;
   const std::string me = std::to_string(::getpid()) + "\n";
   [[maybe_unused]] const bool told =
-      ::ftruncate(descriptor_, 0) == 0 && ::write(descriptor_, me.data(), me.size()) == static_cast<ssize_t>(me.size());
+      ::ftruncate(descriptor_, 0) == 0 && ::pwrite(descriptor_, me.data(), me.size(), 0) == static_cast<ssize_t>(me.size());
+}
+
+void FolderLock::take(int how) {
+  const std::filesystem::path file = folder_ / lock_file;
+  descriptor_ = ::open(file.c_str(), how | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) throw DataError(fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)));
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+  const int reason = errno;
+  ::close(std::exchange(descriptor_, -1));
+  if (reason != EWOULDBLOCK) return;  // a file system without locks
+  std::string holder;
+  std::getline(std::ifstream(file), holder);
+  throw UsageError(fmt::format("{} is being written by another run (process {}): wait for its end or stop it", folder_.string(),
+                               holder.empty() ? "unknown" : holder));
 }
 
 FolderLock::~FolderLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-FolderLock::FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+FolderLock::FolderLock(FolderLock&& other) noexcept
+    : folder_(std::move(other.folder_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
+  std::swap(folder_, other.folder_);
   std::swap(descriptor_, other.descriptor_);
   return *this;
 }

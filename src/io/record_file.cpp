@@ -42,16 +42,26 @@ std::string raw(Number value) {
 }  // namespace
 
 RecordWriter::RecordWriter(const std::filesystem::path& path, Open how)
-    : file_(path, std::ios::binary | (how == Open::append ? std::ios::app : std::ios::trunc)) {
+    : path_(path), file_(path, std::ios::binary | (how == Open::append ? std::ios::app : std::ios::trunc)) {
   if (!file_) throw DataError("cannot write " + path.string());
+  std::error_code ignored;
+  if (const auto size = std::filesystem::file_size(path, ignored); !ignored) size_ = size;
 }
 
 bool RecordWriter::write(const std::string& bytes) {
+  if (failed_) return false;
   const std::string length = raw(static_cast<std::uint64_t>(bytes.size()));
-  file_ << length << raw(masked(crc32c(length))) << bytes << raw(masked(crc32c(bytes))) << std::flush;
-  const bool written = file_.good();
-  file_.clear();
-  return written;
+  const std::string record = length + raw(masked(crc32c(length))) + bytes + raw(masked(crc32c(bytes)));
+  file_ << record << std::flush;
+  if (file_.good()) {
+    size_ += record.size();
+    return true;
+  }
+  failed_ = true;
+  file_.close();
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path_, ignored)) std::filesystem::resize_file(path_, size_, ignored);
+  return false;
 }
 
 RecordReader::RecordReader(const std::filesystem::path& path) : path_(path), file_(path, std::ios::binary) {

@@ -9,6 +9,7 @@
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
 #include "rubato/model/digest.h"
+#include "rubato/model/memory_error.h"
 #include "rubato/model/model.h"
 
 namespace rubato {
@@ -73,7 +74,7 @@ Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(mo
     stage.seed = replica_seed(stage.seed, i);
     member.replica =
         std::unique_ptr<Replica>(new Replica{model, member.store, member.source, observer, stage, parts_.costs, hooks_of(i),
-                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage});
+                                             parts_.coupling.prefixes[static_cast<std::size_t>(i)], place.stage, parts_.work});
     member.schedule = entry.make(*member.replica, parts_.schedule);
   }
 }
@@ -314,6 +315,7 @@ void Job::load_part(int replica, const std::string& part) {
     archive.load_from(part.data(), part.size());
     load_replica(archive, replica, true);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw DataError(fmt::format("the state of replica {} does not fit: {}", replica, error.what_without_backtrace()));
   }
   evaluation_weights_ = nullptr;

@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
-#include <sstream>
+#include <optional>
 #include <thread>
 
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
+#include "rubato/core/read_file.h"
 #include "rubato/cost/cuts.h"
 #include "rubato/cost/profile.h"
 #include "rubato/model/process.h"
@@ -86,37 +87,50 @@ LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
 /// `samples` samples of zeros: shapes and operations do not depend on what they hold.
 Batch blank_batch(const Plan& plan, std::int64_t samples) {
   const Dataset& data = plan.data->train;
-  const auto blank = [&](const torch::Tensor& table) { return torch::zeros_like(table.narrow(0, 0, samples)); };
+  const auto blank = [&](const torch::Tensor& table) {
+    std::vector<std::int64_t> sizes = table.sizes().vec();
+    sizes.front() = samples;
+    return table.new_zeros(sizes);
+  };
   const torch::Tensor input = blank(data.inputs);
   return {0, 0, data.is_text() ? input : input.to(torch::kFloat32), blank(data.targets)};
 }
 
+/// Operations per second of a host where they are counted.
+double device_speed(const Plan& plan) {
+  if (const auto given = plan.runtime.device_gflops) {
+    if (!(*given > 0)) throw UsageError("--device-gflops must be above 0");
+    return *given * 1e9;
+  }
+  return plan.stage.bf16 ? plan.platform.bf16_operations_per_second : plan.platform.operations_per_second;
+}
+
 /// Operations are counted with few samples, since they are linear in their number.
-std::vector<BlockCost> counted_costs(const Plan& plan) {
-  if (!(plan.runtime.device_gflops > 0)) throw UsageError("--device-gflops must be above 0");
+Profile counted_profile(const Plan& plan) {
   StageOptions real = plan.stage;
   real.dry_run = nullptr;
   real.device = torch::kCPU;
   const auto count = [&](std::int64_t samples) {
-    return count_profile(plan.model, real, blank_batch(plan, samples), plan.runtime.device_gflops * 1e9).costs();
+    return count_profile(plan.model, real, blank_batch(plan, samples), device_speed(plan));
   };
-  std::vector<BlockCost> costs = count(2);
-  const std::vector<BlockCost> twice = count(4);
+  Profile profile = count(2);
+  const Profile twice = count(4);
   const double more = (static_cast<double>(plan.options.batch_size) - 2) / 2;
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    costs[i].forward += more * (twice[i].forward - costs[i].forward);
-    costs[i].backward += more * (twice[i].backward - costs[i].backward);
+  const auto extend = [more](double& of_two, double of_four) { of_two += more * (of_four - of_two); };
+  for (std::size_t i = 0; i < profile.blocks.size(); ++i) {
+    BlockProfile& block = profile.blocks[i];
+    extend(block.flops, twice.blocks[i].flops);
+    extend(block.seconds.forward, twice.blocks[i].seconds.forward);
+    extend(block.seconds.backward, twice.blocks[i].seconds.backward);
   }
-  return costs;
+  extend(profile.loss_flops, twice.loss_flops);
+  extend(profile.loss_seconds, twice.loss_seconds);
+  return profile;
 }
 
 Profile read_profile(const Plan& plan) {
   const std::string& name = plan.runtime.profile_file;
-  std::ifstream file(name);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) throw DataError("profile " + name + " cannot be read");
-  Profile profile = profile_from_json(text.str(), name);
+  Profile profile = profile_from_json(whole_file(name), name);
   if (profile.blocks.size() != plan.model.blocks.size()) {
     throw DataError(fmt::format("profile {} has {} blocks, the model {} has {}: make one with `rubato profile --model {} -o {}`",
                                 name, profile.blocks.size(), plan.model.name, plan.model.blocks.size(), plan.options.model,
@@ -139,15 +153,20 @@ void simulate_on(Plan& plan) {
     throw UsageError(
         "--record with --dies or --joins: threads that replay a run have no devices that die; leave one of them out");
   }
+  const Profile counted = counted_profile(plan);
+  plan.runtime.device_gflops = device_speed(plan) / 1e9;
   if (!runtime.block_costs.empty()) {
-    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());
+    plan.costs = parse_block_costs(runtime.block_costs, plan.model.blocks.size());  // the loss is in the last block's
   } else if (!runtime.profile_file.empty()) {
     const Profile profile = read_profile(plan);
     plan.costs = profile.costs();
+    plan.work.loss = profile.loss_seconds;
     plan.platform.slowdown = profile.slowdown;
   } else {
-    plan.costs = counted_costs(plan);
+    plan.costs = counted.costs();
+    plan.work.loss = counted.loss_seconds;
   }
+  plan.work.per_operation = seconds_per_operation(plan.costs, counted.flops());
   if (runtime.compute) return;
   if (!plan.options.init_from.empty() || !plan.options.resume.empty() || plan.options.record) {
     throw UsageError("--no-compute has no weights: leave --init-from, --resume and --record out");
@@ -156,15 +175,56 @@ void simulate_on(Plan& plan) {
   plan.stage.device = plan.store.device = torch::kMeta;
 }
 
+/// Parts that a batch is passed in; nothing: it is passed whole.
+std::optional<std::int64_t> micro_batches(const Plan& plan) {
+  const OptionValues& values = plan.options.values;
+  return values.has("micro-batches") ? std::optional(values.get<std::int64_t>("micro-batches")) : std::nullopt;
+}
+
+/// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
+std::int64_t shortest_pass(const Plan& plan) {
+  const TrainOptions& o = plan.options;
+  const std::int64_t all = plan.data->train.size(), batches = plan.batches->batches_per_epoch();
+  const bool comes_to_the_last = plan.total_steps * o.replicas >= batches;
+  const std::int64_t samples = comes_to_the_last ? all - (batches - 1) * o.batch_size : o.batch_size;
+  return std::max<std::int64_t>(1, samples / micro_batches(plan).value_or(1));
+}
+
+/// What normalises over a batch cannot learn from one sample: that is said now, not at the end of the first epoch.
+void check_shortest_pass(const Plan& plan) {
+  if (plan.dry_run() || shortest_pass(plan) > 1) return;
+  Bystander me;
+  StageOptions options = plan.stage;
+  options.stale_weights = StaleWeights::stashed;
+  const Stage stage(plan.model, 0, static_cast<int>(plan.model.blocks.size()), options);
+  const WeightStore store(plan.model, plan.store);
+  std::vector<Snapshot> weights;
+  for (int block = 0; block < store.block_count(); ++block) weights.push_back(store.read(me, block));
+  try {
+    stage.forward(std::move(weights), blank_batch(plan, 1).input, 0);
+  } catch (const DataError& error) {
+    const auto parts = micro_batches(plan);
+    throw UsageError(
+        fmt::format("{} samples in batches of {}{} come to a pass of one sample, but {}: choose another --batch-size",
+                    plan.data->train.size(), plan.options.batch_size, parts ? fmt::format(" and {} micro-batches", *parts) : "",
+                    error.what()));
+  }
+}
+
 /// Costs to balance stages by: measured where the run is on threads, the simulated ones in virtual time.
 std::vector<int> choose_cuts(const Plan& plan) {
   const TrainOptions& o = plan.options;
   if (o.stages == 1) return {};
   if (o.cuts != "auto") return parse_cuts(o.cuts, o.stages);
-  if (plan.runtime.simulated) return balanced_cuts(plan.costs, o.stages);
-  if (plan.processes) return balanced_cuts(counted_costs(plan), o.stages);  // the same in each, which measured ones are not
+  if (plan.runtime.simulated) {
+    std::vector<BlockCost> costs = plan.costs;
+    costs.back().forward += plan.work.loss;
+    return balanced_cuts(costs, o.stages);
+  }
+  if (plan.processes)
+    return balanced_cuts(counted_profile(plan).costs_of_stages(), o.stages);  // the same in each, which measured ones are not
   const Profile profile = measure_profile(plan.model, plan.stage, plan.store, plan.batches->make(0), 3);
-  return balanced_cuts(profile.costs(), o.stages);
+  return balanced_cuts(profile.costs_of_stages(), o.stages);
 }
 
 /// Of a replica; what a centre is averaged by belongs to the coupling.
@@ -224,13 +284,19 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   }
   Plan plan{.options = resolve(options), .runtime = runtime, .processes = processes};
   TrainOptions& o = plan.options;
-  if (processes) plan.place = placement_of(*processes, o, parts);
+  if (processes) {
+    check_job(o, parts);
+    plan.place = placement_of(*processes, o, parts);
+  }
   prepare_thread(o.threads_per_role);
   const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank;
   plan.data =
       std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, data_options(o)));
   check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
+  if (o.target_accuracy && !plan.model.task.count) {
+    throw UsageError(fmt::format("--target-accuracy: model {} has a loss and no accuracy; use --target-loss", o.model));
+  }
   const std::shared_ptr<const Dataset> train(plan.data, &plan.data->train);
   plan.batches = std::make_shared<const BatchMaker>(train, BatchOptions{.batch_size = o.batch_size,
                                                                         .seed = o.seed,
@@ -251,6 +317,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   plan.store = store_options(o, plan);
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
+  check_shortest_pass(plan);
   plan.schedule = schedule_options(o, plan);
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));
   plan.coupling = coupling_options(o);
@@ -284,7 +351,7 @@ std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& ro
 
 /// Replicas share one order of the data and take turns in it, or each has an order of its own.
 JobParts Plan::job() const {
-  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs};
+  JobParts parts{.schedule = schedule, .coupling = coupling, .store = store, .stage = stage, .costs = costs, .work = work};
   parts.prefetch = runtime.simulated && coupling.replicas > 1 ? 0 : options.prefetch;  // one thread for each would be many
   parts.probe_every = dry_run() ? 0 : options.probe_bias;
   parts.place = place;

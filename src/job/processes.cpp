@@ -60,6 +60,10 @@ bool goes_on_without_the_dead(const TrainOptions& options, int parts) {
   return parts == 1 && options.replicas > 1 && find_coupling(options.coupling).loses_replicas;
 }
 
+bool keeps_replicas(const TrainOptions& options) {
+  return find_coupling(options.coupling).keeps_replicas;
+}
+
 void check_job(const TrainOptions& options, int parts) {
   if (!options.metrics.empty()) address_and_port(options.metrics);
   if (options.when_worker_dies != "continue" || has_free_membership(options, parts)) return;

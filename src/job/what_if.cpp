@@ -62,7 +62,10 @@ std::vector<BlockCost> recorded_costs(std::vector<BlockCost> costs, const Timing
 
 Plan plan_like(const TrainOptions& options, const RuntimeChoice& runtime, const Timings& timings) {
   Plan plan = make_plan(options, runtime);
+  const double before = seconds_per_operation(plan.costs, 1);
   plan.costs = recorded_costs(plan.costs, timings);
+  if (before > 0) plan.work.per_operation *= seconds_per_operation(plan.costs, 1) / before;
+  if (timings.loss > 0) plan.work.loss = timings.loss / static_cast<double>(timings.passes);
   plan.platform.slowdown.clear();  // the costs were measured while all processors were at work
   plan.roles.cost = Jitter(timings, plan.options.seed);
   plan.roles.stack_kib = RuntimeOptions{}.stack_kib;  // what comes after in this process may compute

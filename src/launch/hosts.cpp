@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <fstream>
 #include <sstream>
 
 #include "rubato/core/error.h"
 #include "rubato/core/numbers.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -52,10 +52,7 @@ std::vector<Host> parse_hosts(const std::string& text, const std::string& source
 }
 
 std::vector<Host> read_hosts(const std::filesystem::path& file) {
-  std::ifstream input(file);
-  std::stringstream text;
-  if (!(text << input.rdbuf())) throw UsageError("--hosts " + file.string() + " cannot be read, or is empty");
-  return parse_hosts(text.str(), file.string());
+  return parse_hosts(whole_file(file), file.string());
 }
 
 std::vector<std::string> fill_slots(const std::vector<Host>& hosts, int workers) {

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace fs = std::filesystem;
 
@@ -67,14 +68,6 @@ JobRecord job_from(const Json& json) {
   return job;
 }
 
-std::string content_of(const fs::path& file) {
-  std::ifstream input(file);
-  std::stringstream text;
-  text << input.rdbuf();
-  if (!input) throw DataError(fmt::format("cannot read {}: {}", file.string(), std::strerror(errno)));
-  return text.str();
-}
-
 }  // namespace
 
 std::string JobRecord::endpoint() const {
@@ -116,7 +109,7 @@ void write_job(const fs::path& run, const JobRecord& job) {
 }
 
 JobRecord read_job(const fs::path& run) {
-  return job_from_json(content_of(run / job_file), (run / job_file).string());
+  return job_from_json(whole_file(run / job_file), (run / job_file).string());
 }
 
 std::optional<int> exit_code_of_run(const fs::path& run, double started) {

@@ -93,12 +93,15 @@ int launch(const LaunchOptions& options) {
     throw UsageError("no command to launch: it follows --, for example rubato launch -n 2 -- train --model resnet8");
   }
   JobRecord job = job_of(options);
+  const FolderBefore before(job.arguments);
   const fs::path run = agree_on_run_folder(job.arguments);
   refuse_when_it_runs(run);
   write_new_keys(run);
   Supervisor supervisor(job, supervisor_options(options, run));
   supervisor.start();
-  return supervisor.run();
+  const int code = supervisor.run();
+  if (supervisor.was_refused()) before.restore(run);
+  return code;
 }
 
 }  // namespace rubato

@@ -16,8 +16,9 @@ struct Patience {
   using Time = std::chrono::milliseconds;
   Time shortest_pause{100}, longest_pause{2000};  ///< before a process is started again
   Time short_life{1000};                          ///< one that lived less pauses twice as long each time
-  Time after_coordinator{30000};  ///< for workers to end by themselves when the coordinator has ended, then SIGTERM
-  Time after_all_told{30000};     ///< for all to end after SIGTERM, then SIGKILL
+  Time after_coordinator{30000};                         ///< for workers to end by themselves when the coordinator has ended, then SIGTERM
+  Time after_failed_coordinator{5000};  ///< the same where it ended with an error, of which it has told those that it knew
+  Time after_all_told{30000};    ///< for all to end after SIGTERM, then SIGKILL
 };
 
 /// One process of the job with its restarts. `coordinator_plain`: the coordinator's lines get no prefix and the workers' output

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "launch/process_command.h"
+#include "launch/run_folder.h"
 #include "rubato/core/error.h"
 
 namespace rubato {
@@ -174,13 +175,18 @@ void Supervisor::gone_for_good(Supervised& process, const Ending& ending) {
 
 void Supervisor::coordinator_ended(const Ending& ending) {
   result_ = ending.code.value_or(static_cast<int>(signals_seen_ > 0 ? ExitCode::interrupted : ExitCode::data));
+  const ProcessRecord& coordinator = processes_.front().record();
+  const bool refuses = ending.code == static_cast<int>(ExitCode::usage) || ending.code == static_cast<int>(ExitCode::data);
+  refused_ = refuses && coordinator.incarnation == 0 && !was_written_by(options_.run, coordinator.pid);
   stop_restarts();
   if (signals_seen_ == 0 && !ending.code) {
     say("the job has lost its coordinator, which held the weights: go on from its last checkpoint with rubato launch -- train "
         "--resume " +
         options_.run.string());
   }
-  if (!kill_at_) terminate_at_ = LaunchClock::now() + options_.patience.after_coordinator;
+  const bool failed = signals_seen_ == 0 && ending.code.value_or(0) != 0;
+  if (!kill_at_)
+    terminate_at_ = LaunchClock::now() + (failed ? options_.patience.after_failed_coordinator : options_.patience.after_coordinator);
 }
 
 void Supervisor::stop_restarts() {

@@ -27,6 +27,8 @@ class Supervisor {
   void attach();
   /// Until the last has ended. Returns the exit code of the launcher.
   int run();
+  /// Whether the coordinator has refused the job before it wrote anything.
+  bool was_refused() const { return refused_; }
 
  private:
   struct Watch;
@@ -55,6 +57,7 @@ class Supervisor {
   std::vector<Supervised> processes_;  ///< of job_.processes, the coordinator first
   int signals_seen_ = 0;
   bool save_failed_ = false;
+  bool refused_ = false;
   std::optional<int> result_;  ///< set when the coordinator is gone for good
   std::optional<LaunchClock::time_point> terminate_at_, kill_at_;
 };

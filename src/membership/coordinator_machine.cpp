@@ -382,22 +382,21 @@ void CoordinatorMachine::tick(double now) {
   if (failure_ && stage_ != Stage::opening && stage_ != Stage::ended) set_task(*failure_, Stage::ended, now);
 }
 
-void CoordinatorMachine::job_over(int code, const std::string& why, double now) {
+void CoordinatorMachine::job_over(int code, const std::string& why, bool others_come, double now) {
   end_of_job_ = Leave{code, why};
+  others_come_ = others_come;
   set_task({}, Stage::leaving, now);
-  told_ = now - say_end_every;
+  told_ = now - 2 * say_end_every;
   leave_tick(now);
 }
 
-/// Until all that are there have said that they leave. Who is silent, or still on its way where the job has failed for want of
-/// it, has a moment to come.
+/// Until all that are there have said that they leave. Who is silent, or still on its way, has a moment to come.
 void CoordinatorMachine::leave_tick(double now) {
   if (task_.index() != 0) return;
   const double waited = now - since_;
-  const bool failed = end_of_job_->code != exit_ok && end_of_job_->code != exit_interrupted;
   const auto waited_for = [&](const Member& is) {
     if (is.left || is.gone || is.state == Member::State::dead) return false;
-    if (is.state == Member::State::missing) return failed && waited < longest_welcome;
+    if (is.state == Member::State::missing) return others_come_ && waited < longest_welcome;
     return !is.silent || waited < longest_welcome;
   };
   if (waited >= longest_farewell || std::none_of(members_.begin(), members_.end(), waited_for)) {

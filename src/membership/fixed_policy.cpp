@@ -163,13 +163,13 @@ void CoordinatorMachine::order_halt(double now) {
   if (!halt_) {
     halt_ = Halt{.how = HaltHow::hold, .term = term_, .segment = segment_};
     since_ = now;
-    halted_ = now - resend;
+    halted_ = now - 2 * resend;
   }
   const auto waits = [&](int rank) { return !member(rank).holds && member(rank).delivered != segment_; };
   const bool all_hold = std::none_of(ranks.begin(), ranks.end(), waits);
   if (halt_->how == HaltHow::hold && (all_hold || now - since_ > options_.patience)) {
     halt_->how = HaltHow::end_at;
-    halted_ = now - resend;
+    halted_ = now - 2 * resend;
     halt_->step = begin_;
     for (const int rank : ranks) {
       const Member& is = member(rank);

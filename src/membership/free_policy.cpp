@@ -101,10 +101,12 @@ bool CoordinatorMachine::free_begin_worker(int rank, double now) {
   } else if (later) {
     begin.from = Source::weights;
     const std::optional<int> other = donor(rank);
-    if (!other) return false;
+    if (!other) {
+      ask_for(rank, now);
+      return false;
+    }
     is.attachment = *other >= 0 ? Attachment::weights : Attachment::kept;
     is.attachment_of = *other;
-    if (*other < 0 && now - is.came < 0) return false;
   }
   is.step = step;
   is.state = Member::State::running;
@@ -131,6 +133,16 @@ std::optional<int> CoordinatorMachine::donor(int rank) const {
     found.reset();
   }
   return found;
+}
+
+/// Asks others what worker `rank` shall begin with.
+void CoordinatorMachine::ask_for(int rank, double now) {
+  for (int other = 0; other < count(); ++other) {
+    Member& is = member(other);
+    if (other == rank || is.state != Member::State::running || is.silent || now - is.asked < resend) continue;
+    is.asked = now;
+    send(other, GiveWeights{});
+  }
 }
 
 /// Those who average together.

@@ -181,8 +181,9 @@ Begin read(const wire::Begin& is) {
 }
 
 Status read(const wire::Status& is) {
-  return {is.serial(), read(is.process()), one_of(is.phase(), Phase::leaving), is.term(), is.segment(), is.step(),
-          is.holds(),  is.stop_wanted()};
+  return {is.serial(), read(is.process()), one_of(is.phase(), Phase::leaving),
+          is.term(),   is.segment(),       is.step(),
+          is.holds(),  is.stop_wanted(),   is.version()};
 }
 
 SumAnswered read(const wire::SumAnswered& is) {

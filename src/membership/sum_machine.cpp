@@ -21,7 +21,7 @@ void SumMachine::meet(std::int64_t version, const std::vector<std::int64_t>& mem
   while (finished_.size() > versions_remembered) finished_.erase(finished_.begin());
   if (state_ == State::stranded || state_ == State::asking) {
     state_ = State::asking;
-    since_ = -between_questions;
+    since_ = -2 * between_questions;
   }
 }
 
@@ -52,7 +52,7 @@ void SumMachine::strand(double now) {
   state_ = State::stranded;
   if (version_ == begun_) return;
   state_ = State::asking;
-  since_ = now - between_questions;
+  since_ = now - 2 * between_questions;
 }
 
 SumMachine::Task SumMachine::next(double now) {

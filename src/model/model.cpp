@@ -7,6 +7,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 namespace {
@@ -50,6 +51,7 @@ nn::AnyModule copied(const Block& block) {
   try {
     return block.module.clone();
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     throw UsageError("block '" + block.name + "' cannot be copied, as every pass in flight must: derive it and all its " +
                      "parts from torch::nn::Cloneable and register them in reset() (" + error.what_without_backtrace() + ")");
   }
@@ -92,35 +94,28 @@ void check_nothing_shared(const std::vector<Block>& blocks) {
   }
 }
 
-std::string shape_of(const torch::Tensor& tensor) {
-  std::vector<std::string> sizes;
-  for (const std::int64_t size : tensor.sizes()) sizes.push_back(std::to_string(size));
-  return "[" + join(sizes) + "]";
-}
-
 }  // namespace
 
-torch::Tensor cross_entropy(const torch::Tensor& output, const torch::Tensor& target) {
-  const bool fits = output.dim() >= 2 && target.sizes() == output.sizes().slice(0, output.dim() - 1);
-  if (!fits) {
-    throw UsageError("cross-entropy got output " + shape_of(output) + " and target " + shape_of(target) +
-                     "; the target must have the output's shape without its last dimension, the classes");
-  }
-  return torch::nn::functional::cross_entropy(output.flatten(0, -2), target.flatten());
-}
-
-Model model_from(torch::nn::Sequential sequential, LossFunction loss) {
+Model model_from(torch::nn::Sequential sequential, Task task) {
   std::vector<Block> blocks;
   auto module = sequential->begin();
   for (const auto& child : sequential->named_children()) blocks.push_back({child.key(), *module++});
-  return model_from(std::move(blocks), std::move(loss));
+  return model_from(std::move(blocks), std::move(task));
+}
+
+Model model_from(torch::nn::Sequential sequential, LossFunction loss) {
+  return model_from(std::move(sequential), Task{"a loss of its own", std::move(loss)});
 }
 
 Model model_from(std::vector<Block> blocks, LossFunction loss) {
+  return model_from(std::move(blocks), Task{"a loss of its own", std::move(loss)});
+}
+
+Model model_from(std::vector<Block> blocks, Task task) {
   check_names(blocks);
   check_nothing_shared(blocks);
   for (Block& block : blocks) block.module = repeatable(block);
-  return {"custom", std::move(blocks), std::move(loss)};
+  return {"custom", std::move(blocks), std::move(task)};
 }
 
 }  // namespace rubato

@@ -1,7 +1,16 @@
 #include "rubato/model/process.h"
 
+#include <fmt/format.h>
 #include <malloc.h>
 #include <torch/torch.h>
+
+#include <filesystem>
+#include <regex>
+#include <system_error>
+
+#include "rubato/core/read_file.h"
+#include "rubato/core/threads.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 
@@ -18,9 +27,23 @@ void prepare_thread(int threads) {
   at::set_num_threads(threads);
 }
 
-std::string plain_message(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  return torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+Failure failure_of(const std::exception& error) {
+  if (const auto* ours = dynamic_cast<const Error*>(&error)) return {ours->code(), ours->what()};
+  if (const auto* of_files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
+    return {ExitCode::data, sentence_of(*of_files)};
+  }
+  const auto* of_system = dynamic_cast<const std::system_error*>(&error);
+  if (of_system != nullptr && of_system->code() == std::errc::resource_unavailable_try_again) {
+    return {ExitCode::internal, no_more_threads().what()};
+  }
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
+  if (!is_out_of_memory(error)) return {ExitCode::internal, text.substr(0, text.find('\n'))};
+  std::smatch bytes;
+  const bool known = std::regex_search(text, bytes, std::regex("allocate ([0-9]+) bytes"));
+  return {ExitCode::internal,
+          fmt::format("out of memory{}: try a smaller model or --batch-size, or fewer replicas or workers",
+                      known ? fmt::format(" ({:.1f} GB were asked for at once)", std::stod(bytes[1]) / 1e9) : "")};
 }
 
 }  // namespace rubato

@@ -7,6 +7,7 @@
 #include "rubato/core/error.h"
 #include "rubato/model/autocast.h"
 #include "rubato/model/dropout.h"
+#include "rubato/model/memory_error.h"
 
 namespace rubato {
 
@@ -30,7 +31,12 @@ StaleWeights parse_stale_weights(const std::string& name) {
 }
 
 Stage::Stage(const Model& model, int first, int last, const StageOptions& options)
-    : first_(first), last_(last), options_(options), loss_(model.loss) {
+    : first_(first), last_(last), options_(options), task_(model.task) {
+  if (first < 0 || last < first || last > static_cast<int>(model.blocks.size())) {
+    throw UsageError("a stage of blocks " + std::to_string(first) + " to " + std::to_string(last) + " of a model of " +
+                     std::to_string(model.blocks.size()) +
+                     ": choose 0 <= first <= last <= " + std::to_string(model.blocks.size()));
+  }
   for (int i = first; i < last; ++i) {
     pools_.push_back(
         std::make_shared<ModulePool>(model.blocks.at(i), options.device, options.stale_weights == StaleWeights::live));
@@ -90,9 +96,13 @@ torch::Tensor Stage::run_block(Pass& pass, int local, const torch::Tensor& input
   try {
     block.output = block.instance->module.forward<torch::Tensor>(block.input);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;
     const std::string text = error.what_without_backtrace();
+    const bool alone = text.find("more than 1 value per channel") != std::string::npos;
     throw DataError("block " + std::to_string(first_ + local) + " of the model cannot compute with a batch of shape " +
-                    c10::str(block.input.sizes()) + ": " + text.substr(0, text.find('\n')));
+                    c10::str(block.input.sizes()) + ": " +
+                    (alone ? "batch norm needs more than one value per channel, so no batch of one sample"
+                           : text.substr(0, text.find('\n'))));
   }
   pass.blocks_.push_back(std::move(block));
   return pass.blocks_.back().output;
@@ -104,13 +114,14 @@ LossResult Stage::loss(const Pass& pass, const torch::Tensor& target) const {
   const torch::Tensor output = pass.output_.detach().requires_grad_(true);
   const torch::Tensor labels = target.to(options_.device);
   const bool wide = output.scalar_type() == torch::kFloat64;
-  const torch::Tensor value = loss_(wide ? output : output.to(torch::kFloat32), labels);
+  const torch::Tensor value = task_.loss(wide ? output : output.to(torch::kFloat32), labels);
   LossResult result;
   result.loss = value.item<double>();
   result.grad_output = torch::autograd::grad({value}, {output})[0];
-  if (output.dim() == labels.dim() + 1) {
-    result.correct = output.detach().argmax(-1).eq(labels).sum().item<std::int64_t>();
-    result.predictions = labels.numel();
+  if (task_.count) {
+    const Counted counted = task_.count(output.detach(), labels);
+    result.correct = counted.correct;
+    result.predictions = counted.predictions;
   }
   return result;
 }

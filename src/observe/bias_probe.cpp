@@ -79,7 +79,18 @@ void BiasProbe::gradient_ready(Context& me, WeightStore& store, BlockGradient gr
 }
 
 void BiasProbe::step_ends(Context& me, WeightStore& store, BlockRange blocks, std::int64_t step) {
+  if (step % every_ == 0) forget_partial(blocks, step);
   inner_.step_ends(me, store, blocks, step);
+}
+
+/// A batch that has gradients of some of the blocks which are stepped together, and whose step is over, gets no others.
+void BiasProbe::forget_partial(BlockRange blocks, std::int64_t step) {
+  const std::lock_guard lock(mutex_);
+  const auto found = samples_.find(step);
+  if (found == samples_.end()) return;
+  int given = 0;
+  for (int block = blocks.first; block < blocks.last; ++block) given += found->second.gradients.contains(block) ? 1 : 0;
+  if (given > 0 && given < blocks.last - blocks.first) samples_.erase(found);
 }
 
 void BiasProbe::compare(const Sample& sample, const OptimizerOptions& optimizer, std::int64_t batch_index) {
@@ -113,7 +124,9 @@ void BiasProbe::compare(const Sample& sample, const OptimizerOptions& optimizer,
 
 BiasReport BiasProbe::report() const {
   const std::lock_guard lock(mutex_);
-  return report_;
+  BiasReport report = report_;
+  report.waiting = static_cast<std::int64_t>(samples_.size());
+  return report;
 }
 
 }  // namespace rubato

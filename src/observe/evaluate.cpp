@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <thread>
 
+#include "rubato/core/threads.h"
 #include "rubato/data/batch_source.h"
 #include "rubato/model/autocast.h"
 #include "rubato/model/model.h"
@@ -14,7 +15,8 @@ namespace {
 class AllThreads {
  public:
   AllThreads() : before_(at::get_num_threads()) {
-    at::set_num_threads(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+    const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    at::set_num_threads(1 + threads_to_be_had(all - 1));
   }
   ~AllThreads() { at::set_num_threads(before_); }
 
@@ -61,13 +63,15 @@ Evaluation evaluate(const Model& model, const WeightStore& store, const Dataset&
     }
     const torch::Tensor target = batch.target.to(options.device);
     if (activation.scalar_type() != torch::kFloat64) activation = activation.to(torch::kFloat32);
-    loss += model.loss(activation, target).item<double>() * static_cast<double>(batch.input.size(0));
-    if (activation.dim() != target.dim() + 1) continue;
-    correct += activation.argmax(-1).eq(target).sum().item<std::int64_t>();
-    predictions += target.numel();
+    loss += model.task.loss(activation, target).item<double>() * static_cast<double>(batch.input.size(0));
+    if (!model.task.count) continue;
+    const Counted counted = model.task.count(activation, target);
+    correct += counted.correct;
+    predictions += counted.predictions;
   }
-  return {.accuracy = predictions == 0 ? 0 : 100.0 * static_cast<double>(correct) / static_cast<double>(predictions),
-          .loss = loss / static_cast<double>(data.size())};
+  Evaluation result{.loss = loss / static_cast<double>(data.size())};
+  if (predictions > 0) result.accuracy = 100.0 * static_cast<double>(correct) / static_cast<double>(predictions);
+  return result;
 }
 
 }  // namespace rubato

@@ -64,6 +64,7 @@ void StepMeter::step(const StepReport& report) {
     const std::lock_guard lock(mutex_);
     MeterState& s = state_;
     const double time = s.clock + report.time;
+    s.now.time = std::max(s.now.time, time);
     ++s.now.steps;
     s.now.samples += report.samples;
     s.epoch_loss += report.loss * static_cast<double>(report.samples);
@@ -92,6 +93,16 @@ void StepMeter::begin_epoch() {
   const std::lock_guard lock(mutex_);
   state_.epoch_loss = 0;
   state_.epoch_samples = 0;
+}
+
+void StepMeter::leave_out(double seconds) {
+  const std::lock_guard lock(mutex_);
+  state_.clock -= seconds;
+}
+
+void StepMeter::advance(double time) {
+  const std::lock_guard lock(mutex_);
+  state_.now.time = std::max(state_.now.time, state_.clock + time);
 }
 
 MeterReading StepMeter::reading() const {

@@ -61,7 +61,7 @@ Pass forward_pass(Context& me, const Replica& replica, const Stage& stage, const
 torch::Tensor loss_gradient(Context& me, const Replica& replica, const Stage& stage, const Pass& pass,
                             const torch::Tensor& target) {
   LossResult result;
-  me.compute(ComputeKind::loss, pass.batch(), 0, [&] { result = stage.loss(pass, target); });
+  me.compute(ComputeKind::loss, pass.batch(), replica.work.loss, [&] { result = stage.loss(pass, target); });
   replica.observer.step({.batch = pass.batch(),
                          .samples = target.size(0),
                          .correct = result.correct,

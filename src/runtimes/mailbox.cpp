@@ -55,6 +55,7 @@ void Mailbox::wait_while_hope(std::unique_lock<std::mutex>& lock) {
     if (away_->in_vain(begin)) throw PeerLost{};
     filled_.wait_for(lock, look_again);
   }
+  away_->answered(begin);
 }
 
 void Mailbox::send_on(std::unique_ptr<Message> message) {

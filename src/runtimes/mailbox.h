@@ -20,7 +20,7 @@ namespace rubato {
 class Mailbox {
  public:
   /// `neighbours`, `away`: null on threads of a single process.
-  Mailbox(std::string channel, Neighbours* neighbours, const AwayWatch* away)
+  Mailbox(std::string channel, Neighbours* neighbours, AwayWatch* away)
       : channel_(std::move(channel)), neighbours_(neighbours), away_(away) {}
 
   /// Runs an action at its place in the order of events at this end of the channel.
@@ -54,7 +54,7 @@ class Mailbox {
 
   const std::string channel_;
   Neighbours* const neighbours_;
-  const AwayWatch* const away_;
+  AwayWatch* const away_;
   std::mutex mutex_;  ///< guards everything below; never held while user code runs
   std::condition_variable room_, filled_;
   std::deque<std::unique_ptr<Message>> queue_;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 
@@ -30,6 +31,7 @@ std::unique_ptr<s4u::Engine> make_engine(const RuntimeOptions& options) {
 namespace {
 
 std::vector<s4u::Host*> hosts_of_file(s4u::Engine& engine, const std::string& file) {
+  whole_file(file);  // SimGrid does not say why it cannot open one
   try {
     engine.load_platform(file);
   } catch (const std::exception& error) {

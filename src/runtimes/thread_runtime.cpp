@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "rubato/core/error.h"
+#include "rubato/core/threads.h"
 #include "rubato/runtimes/processes.h"
 #include "runtimes/absence.h"
 #include "runtimes/group.h"
@@ -329,10 +330,8 @@ void ThreadRuntime::run(const std::vector<Role>& roles, const UnitEvents&) {
     std::vector<std::jthread> threads;
     try {
       for (const Role& role : roles) threads.emplace_back([this, &role] { execute(role); });
-    } catch (const std::system_error& error) {  // those that have begun would wait for the others for ever
-      fail(std::make_exception_ptr(Error(
-          ExitCode::internal,
-          "the system gives this process no more threads (ulimit -u, or the container's limit): " + std::string(error.what()))));
+    } catch (const std::system_error&) {  // those that have begun would wait for the others for ever
+      fail(std::make_exception_ptr(no_more_threads()));
     }
   }
   waiting_.reset();

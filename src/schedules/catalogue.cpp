@@ -63,14 +63,7 @@ void check_stale_weights(const std::string& schedule, StaleWeights stale_weights
 
 void check(const ScheduleOptions& options, int blocks) {
   checked_values(find_schedule(options.name), options.values, {});
-  int before = 0;
-  for (const int cut : options.cuts) {
-    if (cut <= before || cut >= blocks) {
-      throw UsageError("--cuts must increase strictly within 1 .. " + std::to_string(blocks - 1) + " for this model of " +
-                       std::to_string(blocks) + " blocks; " + std::to_string(cut) + " does not");
-    }
-    before = cut;
-  }
+  stage_ranges(options.cuts, blocks);
 }
 
 }  // namespace rubato

@@ -96,7 +96,8 @@ class DelayedStage {
     }
     if (method_.shrink == 1) return gradient.grad;
     torch::Tensor shrunk;
-    me.compute(ComputeKind::shrink, gradient.index, 0, [&] { shrunk = gradient.grad * method_.shrink; });
+    const double seconds = replica_.work.per_operation * static_cast<double>(gradient.grad.numel());
+    me.compute(ComputeKind::shrink, gradient.index, seconds, [&] { shrunk = gradient.grad * method_.shrink; });
     return shrunk;
   }
 

@@ -50,7 +50,8 @@ class DniStage {
       grad = loss_gradient(me, replica_, stage_, pass, cut.target);
     } else {
       send_up(me, place_, step, cut.activation, cut.target);
-      me.compute(ComputeKind::predict, step, 0, [&] { grad = model_->predict(cut); });
+      const double seconds = replica_.work.per_operation * model_->operations(cut.activation).predict;
+      me.compute(ComputeKind::predict, step, seconds, [&] { grad = model_->predict(cut); });
     }
     grad = backward_pass(me, replica_, stage_, std::move(pass), std::move(grad), publish_, step);
     if (!place_.is_first()) send_down(me, place_, step, std::move(grad));
@@ -67,7 +68,8 @@ class DniStage {
       throw std::logic_error("dni: gradient of batch " + std::to_string(gradient.index) + " met the activation of batch " +
                              std::to_string(waiting_->batch));
     }
-    me.compute(ComputeKind::learn, gradient.index, 0, [&] { model_->learn(*waiting_, gradient.grad); });
+    const double seconds = replica_.work.per_operation * model_->operations(waiting_->activation).learn;
+    me.compute(ComputeKind::learn, gradient.index, seconds, [&] { model_->learn(*waiting_, gradient.grad); });
   }
 
   Replica& replica_;

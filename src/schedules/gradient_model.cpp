@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
@@ -65,6 +66,8 @@ class SyntheticGradient final : public GradientModel {
     optimizer_->step();
   }
 
+  Operations operations(const torch::Tensor& activation) const override;
+
   void save(torch::serialize::OutputArchive& archive) const override;
   void load(torch::serialize::InputArchive& archive) override;
 
@@ -72,17 +75,21 @@ class SyntheticGradient final : public GradientModel {
   bool built() const { return optimizer_ != nullptr; }
 
   void build_for(const torch::Tensor& activation) {
-    if (built()) return;
-    const bool images = activation.dim() == 4;
-    build({images, activation.size(images ? 1 : -1)}, activation.device());
+    if (!built()) build(form_of(activation), activation.device());
   }
+  static Form form_of(const torch::Tensor& activation) {
+    const bool images = activation.dim() == 4;
+    return {images, activation.size(images ? 1 : -1)};
+  }
+  std::int64_t inputs_of(const Form& form) const { return form.features + (options_.labels ? options_.classes : 0); }
+  std::int64_t hidden_of(const Form& form) const { return form.images ? form.features : options_.width; }
 
   /// Every layer is drawn but the last, which starts at zero: so do the predictions.
   void build(const Form& form, torch::Device device) {
     const torch::NoGradGuard no_grad;
     form_ = form;
-    const std::int64_t hidden = form.images ? form.features : options_.width;
-    std::int64_t in = form.features + (options_.labels ? options_.classes : 0);
+    const std::int64_t hidden = hidden_of(form);
+    std::int64_t in = inputs_of(form);
     for (int i = 0; i <= options_.layers; ++i) {
       const bool is_last = i == options_.layers;
       Layer layer = make_layer(form, in, is_last ? form.features : hidden);
@@ -122,6 +129,27 @@ class SyntheticGradient final : public GradientModel {
   std::vector<torch::Tensor> parameters_;  // weight, bias, weight, bias, ...; empty until the first activation
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
 };
+
+/// Products count 2 for each multiply-add; a layer's backward pass is two products of the same size, of which the first layer,
+/// below which nothing learns, has one. Adam takes twelve operations for each parameter.
+GradientModel::Operations SyntheticGradient::operations(const torch::Tensor& activation) const {
+  constexpr double of_adam = 12;
+  const Form form = form_of(activation);
+  const double positions = static_cast<double>(activation.numel() / std::max<std::int64_t>(1, form.features));
+  const double taps = form.images ? kernel * kernel : 1;
+  double forward = 0, backward = 0, parameters = 0, in = static_cast<double>(inputs_of(form));
+  for (int i = 0; i <= options_.layers; ++i) {
+    const double out = static_cast<double>(i == options_.layers ? form.features : hidden_of(form));
+    const double product = 2 * positions * in * out * taps;
+    forward += product + (i > 0 ? positions * in : 0);  // with the ReLU before it
+    backward += product + (i > 0 ? product + positions * in : 0);
+    parameters += in * out * taps + out;
+    in = out;
+  }
+  const double elements = static_cast<double>(activation.numel());
+  // The prediction is divided by the batch; the error is a difference, squared, summed, and goes back through these.
+  return {forward + elements, forward + 5 * elements + backward + of_adam * parameters};
+}
 
 void SyntheticGradient::save(torch::serialize::OutputArchive& archive) const {
   archive.write("built", torch::IValue(built()));

@@ -191,7 +191,7 @@ class PipelineStage {
   torch::Tensor loss_gradient_of(Context& me, const Pass& pass, const torch::Tensor& target) {
     LossResult result;
     const double share = share_of(pass.input().size(0));
-    me.compute(ComputeKind::loss, work_.index, 0, [&] {
+    me.compute(ComputeKind::loss, work_.index, replica_.work.loss * share, [&] {
       result = stage_.loss(pass, target);
       if (work_.count > 1) result.grad_output = result.grad_output * share;
     });
@@ -270,11 +270,9 @@ class Pipeline final : public Schedule {
   Pipeline(Replica& replica, const ScheduleOptions& options)
       : name_(replica.prefix + options.name + "-"), only_(replica.stage_here) {
     check_stale_weights(options.name, replica.stage.stale_weights);
-    std::vector<int> edges = {0};
-    edges.insert(edges.end(), options.cuts.begin(), options.cuts.end());
-    edges.push_back(static_cast<int>(replica.model.blocks.size()));
-    for (std::size_t k = 0; k + 1 < edges.size(); ++k) {
-      stages_.push_back(std::make_unique<PipelineStage>(replica, edges[k], edges[k + 1], static_cast<int>(k), options));
+    for (const BlockRange range : stage_ranges(options.cuts, static_cast<int>(replica.model.blocks.size()))) {
+      const int number = static_cast<int>(stages_.size());
+      stages_.push_back(std::make_unique<PipelineStage>(replica, range.first, range.last, number, options));
     }
   }
 
@@ -302,6 +300,7 @@ ScheduleEntry pipeline(const std::string& name, const std::string& summary, cons
           .width = schedule_detail::one_role_per_stage,
           .make = [](Replica& replica, const ScheduleOptions& options) { return std::make_unique<Pipeline>(replica, options); },
           .uses_cuts = true,
+          .publishes = false,
           .fixed_protocol = true,
           .synchronous = true,
           .stale_weights = {StaleWeights::stashed},

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "rubato/core/error.h"
+
 namespace rubato {
 namespace {
 
@@ -15,6 +17,10 @@ std::vector<BlockRange> stage_ranges(const std::vector<int>& cuts, int blocks) {
   std::vector<BlockRange> ranges;
   int first = 0;
   for (const int cut : cuts) {
+    if (cut <= first || cut >= blocks) {
+      throw UsageError("--cuts must increase strictly within 1 .. " + std::to_string(blocks - 1) + " for this model of " +
+                       std::to_string(blocks) + " blocks; " + std::to_string(cut) + " does not");
+    }
     ranges.push_back({first, cut});
     first = cut;
   }

@@ -25,7 +25,7 @@ nlohmann::ordered_json simulation_json(const RuntimeChoice& runtime) {
     if (!value->empty()) json[key] = *value;
   }
   if (p.loss > 0) json["loss"] = p.loss;
-  if (runtime.profile_file.empty() && runtime.block_costs.empty()) json["device-gflops"] = runtime.device_gflops;
+  if (runtime.profile_file.empty() && runtime.block_costs.empty()) json["device-gflops"] = *runtime.device_gflops;
   return json;
 }
 

@@ -1,17 +1,16 @@
 #include "rubato/train/trainer.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "rubato/cluster/coordinator.h"
 #include "rubato/core/build_info.h"
 #include "rubato/core/error.h"
+#include "rubato/core/read_file.h"
 #include "rubato/cost/profile.h"
 #include "rubato/io/files.h"
 #include "rubato/io/folder_lock.h"
@@ -25,33 +24,29 @@
 namespace fs = std::filesystem;
 
 namespace rubato {
-namespace {
-
-fs::path new_run_folder(const TrainOptions& options) {
-  const std::string stem =
-      fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", fmt::localtime(std::time(nullptr)), options.schedule, options.model);
-  fs::path folder = stem;
-  for (int i = 2; fs::exists(folder); ++i) folder = stem + "-" + std::to_string(i);
-  return folder;
-}
-
-/// Where a run stands when its batches are dealt among `replicas` from now on: as many samples have been taken.
-std::int64_t step_among(int replicas, const Progress& saved) {
-  if (saved.replicas == replicas || saved.replicas < 1) return saved.step;
-  return saved.step * saved.replicas / replicas;
-}
-
-}  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
   if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
   if (!plan_.dry_run()) data_ = digest_of(*plan_.data);
-  job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);  // refuses what cannot work before anything is written
-  open_folder();
+  job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);
+  name_folder();
+  try {
+    if (plan_.processes) execution_ = make_execution();  // others wait to be told how it went
+    find_start();
+    open_folder();
+    if (!execution_) execution_ = make_execution();
+  } catch (const std::exception& error) {
+    const Failure failure = failure_of(error);
+    if (execution_) execution_->refuse({failure.code, "refused", failure.sentence});
+    throw;
+  }
+  const bool known_to_survivors = plan_.processes && plan_.processes->incarnation > 0;
+  for (std::size_t block = 0; block < progress_.staleness.size() && !known_to_survivors; ++block) {
+    const StalenessCount known = execution_->staleness(static_cast<int>(block)), &all = progress_.staleness[block];
+    staleness_before_.push_back({all.updates - known.updates, all.sum - known.sum, all.max});
+  }
   meter_.write_to(metrics_.get());
   meter_.watch_for(plan_.options.target_loss);
-  execution_ = make_execution();
-  if (found_) resume();
 }
 
 std::unique_ptr<Execution> Trainer::make_execution() {
@@ -75,84 +70,24 @@ std::unique_ptr<Execution> Trainer::make_execution() {
 
 Trainer::~Trainer() = default;
 
+/// From here on something is written.
 void Trainer::open_folder() {
-  TrainOptions& options = plan_.options;
-  if (options.resume.empty()) {
-    folder_ = options.run_dir.empty() ? new_run_folder(options) : fs::path(options.run_dir);
-    if (fs::exists(folder_ / "config.toml")) {
-      throw UsageError(fmt::format("{} already holds a run: continue it with --resume {} or name another --run-dir",
-                                   folder_.string(), folder_.string()));
-    }
-  } else {
-    folder_ = options.resume;
-  }
   try {
     fs::create_directories(folder_ / "checkpoint");
   } catch (const fs::filesystem_error& error) {
-    throw DataError(std::string("cannot make the run folder: ") + error.what());
+    throw DataError("cannot make the run folder " + sentence_of(error));
   }
-  lock_ = std::make_unique<FolderLock>(folder_);
-  if (!options.resume.empty()) open_resumed_folder();
-  progress_.replicas = options.replicas;
-  progress_.data = data_;
-  progress_at_start_ = progress_;
-  options.run_dir = folder_.string();
+  lock_->sign();
   write_atomically(folder_ / "config.toml", saved_config());
   metrics_ = std::make_unique<MetricsLog>(folder_ / "metrics.jsonl", progress_.metrics_bytes);
   events_ = std::make_unique<EventFile>(folder_);
-  if (options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
-}
-
-/// What the run goes on from; nothing, if it ended before its first checkpoint: then it begins again.
-void Trainer::open_resumed_folder() {
-  std::vector<std::string> rejected;
-  found_ = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
-  const auto note = [&](const std::string& sentence) {
-    if (listener_ != nullptr) listener_->note(sentence);
-  };
-  if (!found_ && !rejected.empty()) {
-    throw DataError(
-        fmt::format("--resume {}: there is no complete checkpoint in it; of the newest: {}", folder_.string(), rejected.front()));
-  }
-  for (const std::string& reason : rejected) note("passed over a damaged checkpoint: " + reason);
-  if (!found_) return note(folder_.string() + " has no checkpoint yet: the run begins at its start");
-  check_same_run(*found_);
-  progress_ = found_->progress;
-  progress_.step = step_among(plan_.options.replicas, found_->progress);
-  if (progress_.tested_step == found_->progress.step) progress_.tested_step = progress_.step;
-}
-
-/// Refuses data and options that are not those of the checkpoint, before anything is written.
-void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
-  const std::string file = (found.folder / "config.toml").string();
-  const TrainOptions saved = from_toml(read_file(file), file);
-  const auto replicas = saved.replicas == plan_.options.replicas ? OtherReplicas::refused : OtherReplicas::allowed;
-  if (const auto flag = first_difference(saved, plan_.options, replicas)) {
-    throw UsageError(fmt::format(
-        "--resume {}: its config.toml was changed: '{}' is not what the run was trained with ({}); take that back, or "
-        "start a new run with --init-from {}",
-        folder_.string(), *flag, file, folder_.string()));
-  }
-  if (!data_.empty() && found.progress.data != data_) {
-    throw DataError(
-        fmt::format("--resume {}: the data are not those that the run was trained with: give the same --data-dir, or start a new "
-                    "run with --init-from {}",
-                    folder_.string(), folder_.string()));
-  }
+  if (plan_.options.record) recorder_ = std::make_unique<Recorder>(folder_ / recording_file);
 }
 
 std::string Trainer::saved_config() const {
   TrainOptions options = plan_.options;
   options.resume.clear();  // says how this process was started, not what runs
   return version_text("# ") + "\n\n" + to_toml(options);
-}
-
-void Trainer::resume() {
-  CheckpointFolder::load(*found_, *job_);
-  job_->renumber(progress_.step - found_->progress.step, progress_.step);
-  meter_.resume(progress_.meter);
-  epochs_begun_ = plan_.epochs_until(progress_.step);
-  last_checkpoint_ = progress_.step;
 }
 
 void Trainer::request_stop() {
@@ -190,11 +125,9 @@ void Trainer::run() {
     write_outputs();
     execution_->finish({error.code(), status_, error.what()});
     throw;
-  } catch (const Error& error) {
-    execution_->finish({error.code(), "failed", error.what()});
-    throw;
   } catch (const std::exception& error) {
-    execution_->finish({ExitCode::internal, "failed", plain_message(error)});
+    const Failure failure = failure_of(error);
+    execution_->finish({failure.code, "failed", failure.sentence});
     throw;
   }
   execution_->finish({stop_requested_ ? ExitCode::interrupted : ExitCode::ok, status_, ""});
@@ -219,13 +152,18 @@ void Trainer::test() {
 }
 
 void Trainer::run_segment(std::int64_t end) {
-  if (recorder_) recorder_->begin_segment(progress_.step);
   if (stop_requested_) return;
-  const auto wall = std::chrono::steady_clock::now();
+  if (recorder_) recorder_->begin_segment(progress_.step);
   const double begin = execution_->now();
+  if (execution_->pauses_between_segments()) meter_.leave_out(begin - segment_ended_);
+  clock_.start();
   const auto account = [&] {
-    progress_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - wall).count();
-    if (plan_.runtime.simulated) progress_.virtual_seconds += execution_->now() - begin;
+    segment_ended_ = execution_->now();
+    meter_.advance(segment_ended_);
+    const bool last = stop_requested_ || progress_.step >= plan_.total_steps;
+    if (last || execution_->pauses_between_segments()) clock_.stop();
+    progress_.seconds = progress_at_start_.seconds + clock_.seconds();
+    if (plan_.runtime.simulated) progress_.virtual_seconds += segment_ended_ - begin;
   };
   try {
     progress_.step = execution_->run(progress_.step, end);
@@ -258,12 +196,13 @@ void Trainer::finish_part() {
                                  {"seconds", progress_.seconds},
                                  {"train_loss", train_loss},
                                  {"test_loss", progress_.test->loss},
-                                 {"test_accuracy", progress_.test->accuracy}};
+                                 {"test_accuracy", nullptr}};
+  if (progress_.test->accuracy) line["test_accuracy"] = *progress_.test->accuracy;
   if (plan_.runtime.simulated) line["virtual_seconds"] = progress_.virtual_seconds;
   for (int block = 0; block < block_count(); ++block) {
-    const StalenessCount staleness = execution_->staleness(block);
-    line["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
-    events_->scalar("staleness/" + block_name(block), progress_.step, staleness.mean());
+    const StalenessCount stale = staleness(block);
+    line["staleness"][block_name(block)] = {{"mean", stale.mean()}, {"max", stale.max}};
+    events_->scalar("staleness/" + block_name(block), progress_.step, stale.mean());
     if (const auto centre = job_->centre_staleness(block)) {
       line["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
       events_->scalar("centre_staleness/" + block_name(block), progress_.step, centre->mean());
@@ -272,19 +211,23 @@ void Trainer::finish_part() {
   metrics_->write(line.dump());
   events_->scalar("loss/train", progress_.step, train_loss);
   events_->scalar("loss/test", progress_.step, progress_.test->loss);
-  events_->scalar("accuracy/test", progress_.step, progress_.test->accuracy);
+  if (progress_.test->accuracy) events_->scalar("accuracy/test", progress_.step, *progress_.test->accuracy);
   execution_->tell(train_loss, progress_.test->accuracy);
   if (listener_ == nullptr) return;
-  const double samples = static_cast<double>(meter_.reading().samples - progress_at_start_.meter.now.samples);
-  listener_->tested(epochs, train_loss, *progress_.test, samples / std::max(training_seconds(), 1e-9));
-}
-
-double Trainer::training_seconds() const {
-  return progress_.seconds - progress_at_start_.seconds;
+  listener_->tested(epochs, train_loss, *progress_.test, samples_per_second());
 }
 
 bool Trainer::target_reached() const {
-  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy >= *plan_.options.target_accuracy;
+  return plan_.options.target_accuracy && progress_.test && progress_.test->accuracy &&
+         *progress_.test->accuracy >= *plan_.options.target_accuracy;
+}
+
+StalenessCount Trainer::staleness(int block) const {
+  StalenessCount count = execution_->staleness(block);
+  const auto at = static_cast<std::size_t>(block);
+  if (at >= staleness_before_.size()) return count;
+  const StalenessCount& before = staleness_before_[at];
+  return {count.updates + before.updates, count.sum + before.sum, std::max(count.max, before.max)};
 }
 
 void Trainer::write_checkpoint() {
@@ -295,8 +238,16 @@ void Trainer::write_checkpoint() {
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
-  progress_.meter = meter_.state(execution_->now());
+  progress_.meter = meter_.state(segment_ended_);
   progress_.metrics_bytes = metrics_->bytes();
+  const bool over = progress_.step >= plan_.total_steps || target_reached();
+  progress_.weights_digest = over ? execution_->digest() : "";
+  progress_.staleness.clear();
+  progress_.centre_staleness.clear();
+  for (int block = 0; block < block_count(); ++block) {
+    progress_.staleness.push_back(staleness(block));
+    if (const auto centre = job_->centre_staleness(block)) progress_.centre_staleness.push_back(*centre);
+  }
   CheckpointFolder(folder_ / "checkpoint")
       .write(progress_, job_->evaluation_weights(), *job_, saved_config(), plan_.data->train.vocabulary);
   last_checkpoint_ = progress_.step;
@@ -322,8 +273,10 @@ void Trainer::write_outputs() {
   if (recorder_ && recorder_->failed()) listener_->note("the recording could not be written whole and cannot be replayed");
 }
 
+/// Of what the last checkpoint holds, where the run ends with it: workers that nobody waits for may be further by now.
 std::string Trainer::summary() const {
-  const MeterReading reading = meter_.reading();
+  const bool saved = last_checkpoint_ == progress_.step && !progress_.staleness.empty() && status_ != "diverged";
+  const MeterReading reading = saved ? progress_.meter.now : meter_.reading();
   nlohmann::ordered_json json = {
       {"status", status_},
       {"schedule", plan_.options.schedule},
@@ -344,10 +297,8 @@ std::string Trainer::summary() const {
   };
   const double seconds = plan_.runtime.simulated ? progress_.virtual_seconds : progress_.seconds;
   if (seconds > 0) json["samples_per_second"] = static_cast<double>(reading.samples) / seconds;
-  if (progress_.test) {
-    json["test_loss"] = progress_.test->loss;
-    json["test_accuracy"] = progress_.test->accuracy;
-  }
+  if (progress_.test) json["test_loss"] = progress_.test->loss;
+  if (progress_.test && progress_.test->accuracy) json["test_accuracy"] = *progress_.test->accuracy;
   if (!plan_.dry_run()) {
     json["last_train_loss"] = nullptr;
     if (reading.steps > 0) {
@@ -369,14 +320,15 @@ std::string Trainer::summary() const {
   if (const auto bias = job_->bias()) add_bias(json, *bias);
   if (progress_.seconds_to_target) json["seconds_to_target"] = *progress_.seconds_to_target;
   for (int block = 0; block < block_count(); ++block) {
-    const StalenessCount staleness = execution_->staleness(block);
-    json["staleness"][block_name(block)] = {{"mean", staleness.mean()}, {"max", staleness.max}};
-    if (const auto centre = job_->centre_staleness(block)) {
-      json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
-    }
+    const auto at = static_cast<std::size_t>(block);
+    const StalenessCount stale = saved ? progress_.staleness[at] : staleness(block);
+    json["staleness"][block_name(block)] = {{"mean", stale.mean()}, {"max", stale.max}};
+    std::optional<StalenessCount> centre = job_->centre_staleness(block);
+    if (saved && at < progress_.centre_staleness.size()) centre = progress_.centre_staleness[at];
+    if (centre) json["centre_staleness"][block_name(block)] = {{"mean", centre->mean()}, {"max", centre->max}};
   }
   json["peak_rss_bytes"] = peak_rss_bytes();
-  json["weights_digest"] = execution_->digest();
+  json["weights_digest"] = saved && !progress_.weights_digest.empty() ? progress_.weights_digest : execution_->digest();
   json["build"] = build_json();
   json["host"] = host_info();
   return json.dump(2) + "\n";

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include <zmq.hpp>
 
 #include "rubato/core/error.h"
+#include "rubato/core/threads.h"
 #include "transport/transport_implementation.h"
 
 namespace rubato {
@@ -38,6 +40,9 @@ std::string new_identity() {
 
 }  // namespace
 
+/// ZeroMQ's two, the guard's and the transport's own.
+constexpr int threads_of_a_transport = 4;
+
 std::int64_t Refusals::count() const {
   std::int64_t all = 0;
   for (const auto& [reason, times] : reasons) all += times;
@@ -46,6 +51,7 @@ std::int64_t Refusals::count() const {
 
 Transport::Implementation::Implementation(TransportOptions options, TransportListener& listener)
     : options_(std::move(options)), listener_(listener), context_(1), wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (threads_to_be_had(threads_of_a_transport) < threads_of_a_transport) throw no_more_threads();  // ZeroMQ would end the process
   guard_ = std::make_unique<Guard>(context_, options_.credentials,
                                    [this](const std::string& address, const std::string& reason) { refuse(reason, address); });
   router_ = zmq::socket_t(context_, zmq::socket_type::router);
@@ -134,15 +140,27 @@ void Transport::Implementation::refuse(const std::string& reason, const std::str
 }
 
 void Transport::Implementation::run(const std::stop_token& stop) {
-  if (!is_coordinator()) dealer(coordinator_rank, options_.coordinator);
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
   while (!stop.stop_requested()) {
-    work_off();
-    wait();
-    receive_strangers();
-    for (auto& [peer, socket] : dealers_) receive_known(peer, socket);
-    monitor_->collect([this](const std::string& reason, const std::string& address) { refuse(reason, address); });
-    if (Clock::now() >= next_beat_) beat();
+    try {
+      turn();
+    } catch (const std::exception& error) {
+      refuse(std::string("the transport cannot go on: ") + error.what(), "this process");
+      std::this_thread::sleep_for(
+          std::chrono::milliseconds(10));  // it may stay so for a while: memory or descriptors are missing
+    }
   }
+}
+
+void Transport::Implementation::turn() {
+  work_off();
+  wait();
+  receive_strangers();
+  for (auto& [peer, socket] : dealers_) receive_known(peer, socket);
+  monitor_->collect([this](const std::string& reason, const std::string& address) { refuse(reason, address); });
+  if (Clock::now() >= next_beat_) beat();
 }
 
 /// Until something comes, a letter is due, or it is time for a beat.
@@ -183,20 +201,22 @@ void Transport::Implementation::work_off() {
       dealers_.erase(request.peer);
     }
   }
-  for (Letter& letter : due) {
-    const int peer = letter.peer;
-    try {
-      post(std::move(letter));
-    } catch (const zmq::error_t& error) {  // an endpoint that a peer has named
-      refuse(std::string("no connection can be made: ") + error.what(), "process " + std::to_string(peer));
-      endpoints_.erase(peer);
-    }
-  }
+  for (Letter& letter : due) post(std::move(letter));
   const std::lock_guard lock(mutex_);
   if (outbox_.empty()) emptied_.notify_all();
 }
 
 void Transport::Implementation::post(Letter letter) {
+  const int peer = letter.peer;
+  try {
+    deliver(std::move(letter));
+  } catch (const std::exception& error) {
+    refuse(std::string("no connection can be made: ") + error.what(), "process " + std::to_string(peer));
+    endpoints_.erase(peer);
+  }
+}
+
+void Transport::Implementation::deliver(Letter letter) {
   const auto bytes = static_cast<std::int64_t>(bytes_of(letter.parts));
   if (const auto known = dealers_.find(letter.peer); known != dealers_.end()) {
     send_parts(known->second, nullptr, std::move(letter.parts));
@@ -212,6 +232,7 @@ void Transport::Implementation::post(Letter letter) {
 }
 
 zmq::socket_t& Transport::Implementation::dealer(int peer, const std::string& endpoint) {
+  if (!endpoint.starts_with("tcp://")) throw DataError("'" + endpoint + "' is no address of another process");
   zmq::socket_t socket(context_, zmq::socket_type::dealer);
   configure(socket);
   socket.set(zmq::sockopt::routing_id, new_identity());

@@ -19,8 +19,8 @@
 namespace rubato {
 
 // Thread rules
-//  * All sockets, `dealers_` and `peers_` belong to the transport's thread. Others hand frames over through `outbox_` and
-//    wake it.
+//  * All sockets, `dealers_` and `peers_` belong to the transport's thread. Others hand frames over through `outbox_` and wake it.
+//  * Before `start` they belong to whoever calls it. The transport's thread takes no signal, and no exception leaves it.
 //  * `mutex_` guards the outbox, the counts and the requests to know or to ban; it is never held while the listener is called.
 
 class Transport::Implementation {
@@ -28,6 +28,7 @@ class Transport::Implementation {
   Implementation(TransportOptions options, TransportListener& listener);
   ~Implementation();
   void start() {
+    if (!is_coordinator()) dealer(coordinator_rank, options_.coordinator);  // what fails here is told to the caller
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   }
   void send(int peer, Frame frame);
@@ -53,9 +54,12 @@ class Transport::Implementation {
   bool is_coordinator() const { return options_.coordinator.empty(); }
   void configure(zmq::socket_t& socket) const;
   void run(const std::stop_token& stop);
+  void turn();
   void wait();
   void work_off();
+  /// Nothing that a peer has named ends this process: where no connection can be made the letter is lost, and that is noted.
   void post(Letter letter);
+  void deliver(Letter letter);
   zmq::socket_t& dealer(int peer, const std::string& endpoint);
   void say_hello(zmq::socket_t& socket);
   void receive_strangers();

@@ -25,7 +25,7 @@ struct Recipe {
   std::int64_t width;               ///< what ZooOptions::width 0 stands for
   std::optional<double> dropout{};  ///< what ZooOptions::dropout -1 stands for; empty: the model has none
   std::int64_t smallest_image = 1;  ///< in pixels; below it some layer has nothing left to look at
-  torch::Tensor (*loss)(const torch::Tensor&, const torch::Tensor&) = cross_entropy;
+  Task task = classification();
 };
 
 template <int blocks_per_stage>
@@ -60,7 +60,7 @@ const std::vector<Recipe>& recipes() {
        .build = zoo_detail::quadratic,
        .init = InitScheme::as_built,
        .width = 1,
-       .loss = half_square},
+       .task = {"quadratic", half_square}},
       {.entry = {"lenet", "two convolutions with pooling, three linear layers (after LeCun et al. 1998)", false},
        .build = zoo_detail::lenet,
        .width = 6,
@@ -84,12 +84,14 @@ const std::vector<Recipe>& recipes() {
       {.entry = {"lstm-char", "embedding, two LSTM layers, linear output for each character", true},
        .build = zoo_detail::lstm_char,
        .width = 128,
-       .dropout = 0},
+       .dropout = 0,
+       .task = language_modelling()},
       {.entry = {"transformer-char", "learned positions, four causal pre-norm layers of four heads", true},
        .build = zoo_detail::transformer_char,
        .init = InitScheme::gaussian,
        .width = 128,
-       .dropout = 0},
+       .dropout = 0,
+       .task = language_modelling()},
   };
   return all;
 }
@@ -135,7 +137,7 @@ Model make(const Recipe& recipe, const ZooOptions& options) {
   ZooOptions resolved = options;
   resolved.width = resolved_width(recipe, options.width);
   resolved.dropout = resolved_dropout(recipe, options.dropout);
-  Model model{recipe.entry.name, recipe.build(resolved), recipe.loss};
+  Model model{recipe.entry.name, recipe.build(resolved), recipe.task};
   zoo_detail::initialise(model.blocks, recipe.init, options.seed);
   return model;
 }

@@ -1,11 +1,13 @@
 #include "app/command.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -21,23 +23,43 @@ using Clock = std::chrono::steady_clock;
 
 [[noreturn]] void become_command(const std::vector<std::string>& arguments, const fs::path& out, const fs::path& err,
                                  const fs::path& folder, const Conditions& conditions) {
-  if (conditions.file_size_limit >= 0) {
-    const rlimit limit{static_cast<rlim_t>(conditions.file_size_limit), static_cast<rlim_t>(conditions.file_size_limit)};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
+  const auto restrict = [](int what, std::int64_t most) {
+    const rlimit limit{static_cast<rlim_t>(most), static_cast<rlim_t>(most)};
+    if (most >= 0) setrlimit(static_cast<decltype(RLIMIT_AS)>(what), &limit);
+  };
+  restrict(RLIMIT_FSIZE, conditions.file_size_limit);
+  restrict(RLIMIT_AS, conditions.memory_limit);
+  for (const auto& [name, value] : conditions.environment) setenv(name.c_str(), value.c_str(), 1);
   dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
   dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
   std::vector<char*> words = {const_cast<char*>("rubato")};
   for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
   words.push_back(nullptr);
-  if (chdir(folder.c_str()) == 0) execv(RUBATO_COMMAND, words.data());
+  if (chdir(folder.c_str()) != 0) _exit(127);
+  if (conditions.without_folder && rmdir(folder.c_str()) != 0) _exit(127);
+  constexpr id_t nobody = 65534;
+  if (conditions.nobody && geteuid() == 0 && (setgroups(0, nullptr) != 0 || setgid(nobody) != 0 || setuid(nobody) != 0))
+    _exit(127);
+  restrict(RLIMIT_NPROC, conditions.process_limit);
+  execv(RUBATO_COMMAND, words.data());
   _exit(127);
+}
+
+/// Two signals of a kind are one, if the first has not been taken yet.
+bool is_pending(pid_t child, int signal) {
+  std::ifstream status("/proc/" + std::to_string(child) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("SigPnd:") && !line.starts_with("ShdPnd:")) continue;
+    if ((std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0) return true;
+  }
+  return false;
 }
 
 void send_signals(pid_t child, const Conditions& conditions) {
   std::this_thread::sleep_for(conditions.signal_after);
   for (int i = 0; i < conditions.signals; ++i) {
     if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    while (i > 0 && is_pending(child, conditions.signal)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     kill(child, conditions.signal);
   }
 }
@@ -63,12 +85,15 @@ Outcome rubato_command(const std::vector<std::string>& arguments, const Conditio
   const TemporaryDirectory scratch;
   const fs::path out = scratch.path() / "out", err = scratch.path() / "err", folder = scratch.path() / "cwd";
   fs::create_directory(folder);
+  fs::permissions(scratch.path(), fs::perms::others_exec, fs::perm_options::add);
+  fs::permissions(folder, fs::perms::all);
   const pid_t child = fork();
   if (child == 0) become_command(arguments, out, err, folder, conditions);
   Outcome outcome{.exit_code = wait_for(child, conditions)};
   outcome.out = content_of(out);
   outcome.err = content_of(err);
-  if (!fs::is_empty(folder) && outcome.exit_code == 2) outcome.err += "(left something in the working directory)\n";
+  if (fs::exists(folder) && !fs::is_empty(folder) && outcome.exit_code == 2)
+    outcome.err += "(left something in the working directory)\n";
   return outcome;
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,13 @@ struct Conditions {
   long file_size_limit = -1;  ///< bytes a file may have (RLIMIT_FSIZE); -1: none
   int signal = 0;             ///< sent once `signal_when` exists; 0: none
   std::filesystem::path signal_when;
-  std::chrono::milliseconds signal_after{0};  ///< after that moment
-  int signals = 1;                            ///< how many, 50 ms apart
+  std::chrono::milliseconds signal_after{0};       ///< after that moment
+  int signals = 1;                                 ///< how many, 50 ms apart
+  bool nobody = false;                             ///< as a user without rights, where this is the superuser
+  bool without_folder = false;                     ///< in a working folder that has been removed
+  int process_limit = -1;                          ///< processes and threads of that user (RLIMIT_NPROC); -1: none
+  std::int64_t memory_limit = -1;                  ///< bytes of addresses (RLIMIT_AS); -1: none
+  std::map<std::string, std::string> environment;  ///< besides what is inherited
 };
 
 /// Runs the built `rubato` with `arguments`; kills it after two minutes.

@@ -44,13 +44,19 @@ class Deaths : public ::testing::Test {
     }
     return true;
   }
+  /// SIGKILL for the process of `rank`, which runs.
+  void end_of(int rank) const {
+    const pid_t pid = process_of(run(), rank);
+    ASSERT_GT(pid, 0) << "process " << rank << " has ended by itself\n" << log();
+    kill(pid, SIGKILL);
+  }
   std::string summary(const std::string& key) const { return json_value(content_of(run() / "summary.json"), key); }
 
   void survivors_go_on(const char* coupling) {
     const Words flags = {"--coupling", coupling, "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every", "500"};
     Background launcher(launch(3, flags), folder.path() / "log");
     ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
-    kill(process_of(run(), 1), SIGKILL);
+    end_of(1);
     ASSERT_TRUE(eventually([&] { return worker(1).value("incarnation", 0) == 1 && worker(1).value("samples", 0) > 0; })) << log();
     launcher.end(SIGTERM);
     EXPECT_EQ(launcher.wait(60s), 130) << log();
@@ -70,7 +76,8 @@ class Deaths : public ::testing::Test {
 
 /// The short form of the soak: ten kills of workers, coordinator and launcher.
 TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
-  const Words flags = {"--coupling", "async-easgd", "--steps", "30000", "--evaluate-every", "-1", "--checkpoint-every", "2000"};
+  const Words flags = {"--coupling", "async-easgd",        "--steps", "10000000", "--evaluate-every",
+                       "-1",         "--checkpoint-every", "2000"};
   auto launcher = std::make_unique<Background>(launch(3, flags), folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(3, 1); })) << log();
   RandomStream random(7, RandomUse::test);
@@ -94,29 +101,34 @@ TEST_F(Deaths, ten_kills_of_anybody_and_the_job_ends_well) {
     kill_one(rank);
   }
   EXPECT_GE(kills, 8);
-  const auto code = launcher->wait(100s);
-  ASSERT_TRUE(code) << "it hangs\n" << log();
-  EXPECT_EQ(*code, 0) << log();
-  EXPECT_EQ(summary("status"), "done");
-  EXPECT_EQ(summary("steps"), "30000");
+  std::int64_t furthest = 0;
+  for (int rank = 0; rank < 3; ++rank) furthest = std::max(furthest, worker(rank).value("step", std::int64_t{0}));
+  ASSERT_TRUE(eventually([&] { return all_have_passed(3, furthest + 2000); }, 100s)) << "it hangs\n" << log();
+  launcher->end(SIGTERM);
+  EXPECT_EQ(launcher->wait(50s), 130) << log();
+  EXPECT_EQ(summary("status"), "interrupted");
   EXPECT_GT(std::stod(summary("test_accuracy")), 60);
-  EXPECT_LT(longest, 2.0);
+  EXPECT_LT(longest, 30) << "nobody waits for the dead until --patience is over; how long exactly is measured by the soak";
   EXPECT_GE(status()["deaths"], 3) << "later coordinators know what earlier ones have counted";
 }
 
 TEST_F(Deaths, stages_go_back_to_the_checkpoint_and_reach_the_same_weights) {
-  const Words flags = {"--schedule",       "ddg", "--stages",           "2",  "--cuts", "2", "--steps", "6000",
-                       "--evaluate-every", "-1",  "--checkpoint-every", "500"};
+  const auto flags = [](const std::string& steps) {
+    return Words{"--schedule",       "ddg", "--stages",           "2",  "--cuts", "2", "--steps", steps,
+                 "--evaluate-every", "-1",  "--checkpoint-every", "500"};
+  };
   {
-    Background launcher(launch(2, flags), folder.path() / "log");
+    Background launcher(launch(2, flags("10000000")), folder.path() / "log");
     ASSERT_TRUE(eventually([&] { return worker(0).value("step", 0) > 600; })) << log();
-    kill(process_of(run(), 1), SIGKILL);
-    EXPECT_EQ(launcher.wait(100s), 0) << log();
+    end_of(1);
+    ASSERT_TRUE(eventually([&] { return worker(1).value("incarnation", 0) == 1 && worker(1).value("samples", 0) > 0; })) << log();
+    launcher.end(SIGTERM);
+    EXPECT_EQ(launcher.wait(50s), 130) << log();
   }
-  const std::string after_death = summary("weights_digest");
+  const std::string after_death = summary("weights_digest"), steps = summary("steps");
   EXPECT_THAT(log(), ::testing::HasSubstr("a worker is gone"));
   std::filesystem::rename(run(), folder.path() / "before");
-  EXPECT_EQ(rubato_command(train(flags)).exit_code, 0);
+  EXPECT_EQ(rubato_command(train(flags(steps))).exit_code, 0);
   EXPECT_EQ(summary("weights_digest"), after_death);
 }
 
@@ -139,12 +151,12 @@ TEST_F(Deaths, who_is_not_started_again_is_done_without) {
     words.insert(words.end(), command.begin(), command.end());
     Background launcher(words, folder.path() / "log");
     ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
-    kill(process_of(run(), 1), SIGKILL);
+    end_of(1);
     const std::int64_t at_death = worker(0).value("step", std::int64_t{0});
     EXPECT_TRUE(eventually([&] { return worker(0).value("step", std::int64_t{0}) > at_death + 200; })) << coupling << "\n"
                                                                                                        << log();
     launcher.end(SIGTERM);
-    EXPECT_EQ(launcher.wait(20s), 130) << coupling << "\n" << log();
+    EXPECT_EQ(launcher.wait(50s), 130) << coupling << "\n" << log();
     EXPECT_EQ(summary("status"), "interrupted");
   }
 }
@@ -162,7 +174,7 @@ TEST_F(Deaths, a_signal_at_any_moment_ends_the_job) {
       ASSERT_TRUE(eventually([&] { return all_have_passed(2, 5); })) << log();
       std::this_thread::sleep_for(std::chrono::microseconds(random.below(60'000)));
       launcher.end(SIGTERM);
-      ASSERT_EQ(launcher.wait(20s), 130) << coupling << ", signal " << i << "\n" << log();
+      ASSERT_EQ(launcher.wait(50s), 130) << coupling << ", signal " << i << "\n" << log();
       EXPECT_EQ(summary("status"), "interrupted");
     }
   }
@@ -170,14 +182,20 @@ TEST_F(Deaths, a_signal_at_any_moment_ends_the_job) {
 
 /// Replicas that average without a centre: who comes back begins with the weights of another.
 TEST_F(Deaths, averagers_without_a_centre_lose_one_and_their_coordinator) {
-  Background launcher(launch(3, {"--coupling", "lap", "--steps", "6000", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
-                      folder.path() / "log");
+  Background launcher(
+      launch(3, {"--coupling", "lap", "--steps", "10000000", "--evaluate-every", "-1", "--checkpoint-every", "500"}),
+      folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
-  kill(process_of(run(), 1), SIGKILL);
+  end_of(1);
   ASSERT_TRUE(eventually([&] { return worker(1).value("incarnation", 0) == 1 && worker(1).value("samples", 0) > 0; })) << log();
-  kill(process_of(run(), -1), SIGKILL);
-  EXPECT_EQ(launcher.wait(100s), 0) << log();
-  EXPECT_EQ(summary("steps"), "6000");
+  const std::int64_t before = worker(0).value("step", std::int64_t{0});
+  end_of(-1);
+  ASSERT_TRUE(eventually([&] {
+    return status().is_object() && status()["coordinator"]["incarnation"] == 1 && all_have_passed(3, before + 100);
+  })) << log();
+  launcher.end(SIGTERM);
+  EXPECT_EQ(launcher.wait(50s), 130) << log();
+  EXPECT_EQ(summary("status"), "interrupted");
 }
 
 TEST_F(Deaths, a_signal_ends_a_job_whose_workers_have_not_come) {
@@ -195,32 +213,37 @@ TEST_F(Deaths, a_signal_ends_a_job_whose_workers_have_not_come) {
 
 TEST_F(Deaths, the_policy_stop_ends_the_job_with_a_sentence) {
   Background launcher(
-      launch(2, {"--coupling", "allreduce", "--steps", "100000", "--evaluate-every", "-1", "--when-worker-dies", "stop"}),
+      launch(2, {"--coupling", "allreduce", "--steps", "10000000", "--evaluate-every", "-1", "--when-worker-dies", "stop"}),
       folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
-  kill(process_of(run(), 1), SIGKILL);
+  end_of(1);
   EXPECT_EQ(launcher.wait(100s), 3) << log();
   EXPECT_THAT(log(), ::testing::HasSubstr("worker 1 has died"));
 }
 
 TEST_F(Deaths, a_stopped_worker_holds_nobody_up_and_comes_back) {
-  Background launcher(launch(2, {"--coupling", "async-easgd", "--steps", "20000", "--evaluate-every", "-1"}),
+  Background launcher(launch(2, {"--coupling", "async-easgd", "--steps", "10000000", "--evaluate-every", "-1"}),
                       folder.path() / "log");
   ASSERT_TRUE(eventually([&] { return all_have_passed(2, 20); })) << log();
+  const auto step_of = [&](int rank) { return worker(rank).value("step", std::int64_t{0}); };
   const pid_t stopped = process_of(run(), 1);
+  ASSERT_GT(stopped, 0);
   kill(stopped, SIGSTOP);
-  EXPECT_TRUE(eventually([&] { return worker(1).value("state", "") == "silent"; }));
-  EXPECT_TRUE(eventually([&] { return worker(0).value("step", 0) >= 10000; })) << "worker 0 waits for the stopped one";
-  EXPECT_LT(worker(1).value("step", 0), 10000);
+  ASSERT_TRUE(eventually([&] { return worker(1).value("state", "") == "silent"; })) << log();
+  const std::int64_t where = step_of(1);
+  ASSERT_TRUE(eventually([&] { return step_of(0) >= where + 5000; })) << "worker 0 waits for the stopped one";
+  EXPECT_EQ(step_of(1), where);
   EXPECT_GT(worker(1).value("steps_behind", 0), 0) << "how stale it will come back";
   kill(stopped, SIGCONT);
-  EXPECT_EQ(launcher.wait(100s), 0) << log();
+  ASSERT_TRUE(eventually([&] { return worker(1).value("state", "") == "alive" && step_of(1) > where; })) << log();
+  launcher.end(SIGTERM);
+  EXPECT_EQ(launcher.wait(50s), 130) << log();
   EXPECT_EQ(status()["workers"][1]["state"], "finished");
   EXPECT_EQ(status()["workers"][1]["incarnation"], 0);
 }
 
 TEST_F(Deaths, a_signal_ends_the_job_with_a_checkpoint_and_another_number_of_workers_goes_on) {
-  const Words flags = {"--coupling", "async-easgd", "--steps", "100000", "--evaluate-every", "-1"};
+  const Words flags = {"--coupling", "async-easgd", "--steps", "10000000", "--evaluate-every", "-1"};
   {
     Background launcher(launch(2, flags), folder.path() / "log");
     ASSERT_TRUE(eventually([&] { return all_have_passed(2, 50); })) << log();

@@ -194,7 +194,7 @@ TEST_F(Fails, every_worker_of_a_job_that_diverged) {
     const Variables rank(std::map<std::string, std::string>{{"RANK", "0"}});
     const Outcome first = rubato_command(words);
     EXPECT_EQ(first.exit_code, 4) << first.err;
-    EXPECT_EQ(second->wait(20s), 4) << content_of(folder.path() / "second");
+    EXPECT_EQ(second->wait(50s), 4) << content_of(folder.path() / "second");
     EXPECT_EQ(summary("run")["test_loss"], nullptr);
     EXPECT_EQ(summary("run")["test_accuracy"], nullptr);
   }
@@ -215,7 +215,7 @@ TEST_F(Fails, every_worker_of_a_job_whose_disk_is_full_from_the_start) {
       rubato_command(words, {.file_size_limit = 20000});  // the coordinator's as well, less than the weights need
   EXPECT_EQ(first.exit_code, 3) << first.err;
   EXPECT_THAT(first.err, HasSubstr("cannot write"));
-  EXPECT_EQ(second->wait(20s), 3) << content_of(folder.path() / "second");
+  EXPECT_EQ(second->wait(50s), 3) << content_of(folder.path() / "second");
 }
 
 TEST_F(Fails, a_worker_without_a_coordinator_ends_at_the_first_signal) {
@@ -227,9 +227,9 @@ TEST_F(Fails, a_worker_without_a_coordinator_ends_at_the_first_signal) {
                              {"RUBATO_KEYS", run("keys")}});
   ends_well({"keys", run("keys")});
   Background worker(train("run", {"--coupling", "async-easgd", "--steps", "10"}), folder.path() / "log");
-  std::this_thread::sleep_for(2s);
+  ASSERT_TRUE(eventually([&] { return worker.awaits(SIGTERM); })) << content_of(folder.path() / "log");
   worker.end(SIGTERM);
-  EXPECT_EQ(worker.wait(3s), 130) << content_of(folder.path() / "log");
+  EXPECT_EQ(worker.wait(50s), 130) << "before --patience is over\n" << content_of(folder.path() / "log");
 }
 
 TEST_F(Fails, what_cannot_say_what_it_has_found) {
@@ -289,6 +289,51 @@ TEST_F(Fails, images_that_no_model_can_take) {
   EXPECT_THAT(other.err, HasSubstr("those for tests of shape [1, 14, 28]"));
 }
 
+/// Nothing can be normalised over one sample: said before the first step, not at the end of an epoch.
+TEST_F(Fails, a_last_batch_of_one_sample_under_batch_norm) {
+  for (const auto& [prefix, samples] :
+       {std::pair{"train", 41}, std::pair{"t10k", 20}}) {  // so small that convolutions end at one pixel
+    const std::string count = big_endian(static_cast<std::uint32_t>(samples));
+    std::ofstream(data / (std::string(prefix) + "-images-idx3-ubyte"), std::ios::binary)
+        << big_endian(0x803) + count + big_endian(4) + big_endian(4) + std::string(static_cast<std::size_t>(samples) * 16, 'x');
+    std::ofstream(data / (std::string(prefix) + "-labels-idx1-ubyte"), std::ios::binary)
+        << big_endian(0x801) + count + std::string(static_cast<std::size_t>(samples), '\1');
+  }
+  const auto resnet = [&](const Words& more) {
+    Words words = {"train", "--data", "mnist", "--data-dir", data, "--model", "resnet8", "--run-dir", run("run"), "--quiet"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  for (const Words& more :
+       {Words{"--batch-size", "10", "--epochs", "1"}, Words{"--batch-size", "1", "--steps", "1"},
+        Words{"--batch-size", "10", "--steps", "2", "--schedule", "gpipe", "--stages", "2", "--micro-batches", "6"}}) {
+    const Outcome outcome = rubato_command(resnet(more));
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_THAT(outcome.err, HasSubstr("41 samples in batches of " + more[1]));
+    EXPECT_THAT(outcome.err, HasSubstr("choose another --batch-size"));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1);
+    EXPECT_FALSE(fs::exists(run("run")));
+  }
+  ends_well(resnet({"--batch-size", "10", "--steps", "4"}));  // the batch of one is not reached
+}
+
+/// Also where the model finds all that it needs among more.
+TEST_F(Fails, weights_of_another_model) {
+  const auto untrained = [&](const std::string& model, const Words& more) {
+    Words words = {"train", "--data",  "mnist", "--data-dir", data,       "--model",
+                   model,   "--steps", "0",     "--run-dir",  run(model), "--quiet"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  ends_well(untrained("resnet20", {}));
+  for (const Words& words : {Words{"eval", "--checkpoint", run("resnet20"), "--model", "resnet8"},
+                             untrained("resnet8", {"--init-from", run("resnet20")})}) {
+    const Outcome outcome = rubato_command(words);
+    EXPECT_EQ(outcome.exit_code, 3) << words[0] << outcome.out;
+    EXPECT_THAT(outcome.err, HasSubstr("the model resnet8 has none of that name"));
+  }
+}
+
 TEST_F(Fails, not_when_a_reader_has_seen_enough) {
   std::string line = std::string(RUBATO_COMMAND);
   for (const std::string& word : train("run", {"--steps", "30", "--evaluate-every", "5"})) line += " '" + word + "'";
@@ -296,23 +341,41 @@ TEST_F(Fails, not_when_a_reader_has_seen_enough) {
   EXPECT_EQ(WEXITSTATUS(std::system(bash.c_str())), 0);
 }
 
+/// Whatever its value, the usual one as well.
 TEST_F(Fails, flags_that_nothing_reads) {
-  const std::map<std::string, Words> cases = {{"for --schedule hogwild or lpp", {"--workers", "8"}},
-                                              {"--micro-batches is for --schedule gpipe or 1f1b", {"--micro-batches", "8"}},
-                                              {"--forward-threads is for --schedule pd-asgd", {"--forward-threads", "4"}},
-                                              {"--stages is for", {"--stages", "4"}},
-                                              {"--penalty is for --coupling admm", {"--penalty", "3"}},
-                                              {"--dni-labels is for --schedule dni", {"--dni-labels"}},
-                                              {"a single replica has nobody", {"--period", "5"}},
-                                              {"is for a job of several processes", {"--metrics", "127.0.0.1:9"}},
-                                              {"must be at most 9223372036854775807", {"--seed", "18446744073709551615"}},
-                                              {"is for --lr-schedule step", {"--lr-step-epochs", "2"}},
-                                              {"it is a folder", {"--config", data.string()}}};
-  for (const auto& [sentence, flags] : cases) {
-    const Outcome refused = rubato_command(train("run", flags));
-    EXPECT_THAT(refused.exit_code, ::testing::AnyOf(2, 3)) << flags[0];
+  const auto simulate = [&](const Words& more) {
+    Words words = train("run", more);
+    words.front() = "simulate";
+    return words;
+  };
+  const std::vector<std::pair<std::string, Words>> cases = {
+      {"for --schedule hogwild or lpp", train("run", {"--workers", "8"})},
+      {"for --schedule hogwild or lpp", train("run", {"--workers", "2"})},
+      {"--micro-batches is for --schedule gpipe or 1f1b", train("run", {"--micro-batches", "8"})},
+      {"--forward-threads is for --schedule pd-asgd", train("run", {"--forward-threads", "4"})},
+      {"--stages is for", train("run", {"--stages", "4"})},
+      {"--penalty is for --coupling admm", train("run", {"--penalty", "3"})},
+      {"--penalty is for --coupling admm", train("run", {"--coupling", "downpour", "--penalty", "1"})},
+      {"--dni-labels is for --schedule dni", train("run", {"--dni-labels"})},
+      {"--publish is for --schedule", train("run", {"--schedule", "gpipe", "--stages", "2", "--publish", "block"})},
+      {"a single replica has nobody", train("run", {"--period", "5"})},
+      {"is for replicas", train("run", {"--sampling", "shard"})},
+      {"is for a job of several processes", train("run", {"--metrics", "127.0.0.1:9"})},
+      {"must be at most 9223372036854775807", train("run", {"--seed", "18446744073709551615"})},
+      {"is for --lr-schedule step", train("run", {"--lr-step-epochs", "2"})},
+      {"is for --data text", train("run", {"--sequence-length", "64"})},
+      {"no gradient of --schedule serial is stale", train("run", {"--staleness-scaling", "inverse"})},
+      {"it is a folder", train("run", {"--config", data.string()})},
+      {"both say what a pass costs", simulate({"--device-gflops", "10", "--block-costs", "1ms:2ms"})},
+      {"--probe-bias with --no-compute", simulate({"--no-compute", "--probe-bias", "2"})},
+      {"--target-accuracy with --no-compute", simulate({"--no-compute", "--target-accuracy", "50"})},
+      {"unknown argument '--lr'", {"eval", "--checkpoint", run("run"), "--lr", "0.1"}},
+      {"unknown argument '--workers'", {"eval", "--checkpoint", run("run"), "--workers", "2"}}};
+  for (const auto& [sentence, words] : cases) {
+    const Outcome refused = rubato_command(words);
+    EXPECT_THAT(refused.exit_code, ::testing::AnyOf(2, 3)) << testing::PrintToString(words);
     EXPECT_THAT(refused.err, HasSubstr(sentence));
-    EXPECT_FALSE(fs::exists(run("run"))) << flags[0];
+    EXPECT_FALSE(fs::exists(run("run"))) << sentence;
   }
 }
 

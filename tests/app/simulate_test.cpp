@@ -30,10 +30,12 @@ class Simulate : public ::testing::Test {
 };
 
 TEST_F(Simulate, time_only_takes_the_time_of_the_real_thing) {
-  const std::vector<std::string> cluster = {
-      "--coupling", "async-easgd",   "--replicas", "3",           "--platform",   "lan-1g:4",         "--steps",
-      "12",         "--block-costs", "1ms:2ms",    "--straggler", "1:random:3ms", "--evaluate-every", "1000"};
-  ASSERT_EQ(simulate(cluster).exit_code, 0);
+  const std::vector<std::string> cluster = {"--coupling",    "async-easgd", "--replicas",  "3",
+                                            "--platform",    "lan-1g:4",    "--steps",     "12",
+                                            "--block-costs", "1ms:2ms",     "--straggler", "1:random:3ms"};
+  std::vector<std::string> computed = cluster;
+  computed.insert(computed.end(), {"--evaluate-every", "1000"});
+  ASSERT_EQ(simulate(computed).exit_code, 0);
   const std::string real = content_of(run / "summary.json");
   run = folder.path() / "dry_run";
   std::vector<std::string> dry_run = cluster;
@@ -43,6 +45,19 @@ TEST_F(Simulate, time_only_takes_the_time_of_the_real_thing) {
   const std::string timed = content_of(run / "summary.json");
   EXPECT_EQ(json_value(timed, "test_accuracy"), "null");
   EXPECT_EQ(json_value(timed, "virtual_seconds"), json_value(real, "virtual_seconds"));
+}
+
+/// Never samples per second of this machine's clock beside virtual time.
+TEST_F(Simulate, speeds_are_by_virtual_time) {
+  const Outcome outcome = simulate({"--epochs", "1", "--platform", "gpus:1"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const std::string summary = content_of(run / "summary.json");
+  const double wanted = std::stod(json_value(summary, "samples_per_second"));
+  EXPECT_NEAR(wanted, 200 / std::stod(json_value(summary, "virtual_seconds")), 1e-6 * wanted);
+  const std::size_t end = outcome.out.find(" samples/s of virtual time"), begin = outcome.out.rfind(' ', end - 1);
+  ASSERT_NE(end, std::string::npos) << outcome.out;
+  EXPECT_NEAR(std::stod(outcome.out.substr(begin, end - begin)), wanted, 1) << outcome.out;
+  EXPECT_GT(std::stod(json_value(summary, "device-gflops")), 10000);
 }
 
 TEST_F(Simulate, tests_come_when_they_are_asked_for_and_a_target_loss_is_noted) {

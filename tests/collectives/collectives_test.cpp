@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <filesystem>
 #include <future>
 #include <map>
 #include <mutex>
@@ -154,6 +155,23 @@ TEST_F(CollectivesTest, sums_with_numbers_are_under_way_together) {
   EXPECT_EQ(first_of(result(b0)), 11);
 }
 
+/// 3 and 19 share connections. Members that begin them in different orders would get each other's.
+TEST_F(CollectivesTest, sums_of_different_numbers_never_mix) {
+  const auto a = member(0, {0, 1}), b = member(1, {0, 1});
+  auto a3 = sums(*a, 1, 3);
+  std::this_thread::sleep_for(100ms);  // begun
+  auto a19 = sums(*a, 2, 19);
+  auto b3 = sums(*b, 10, 3);
+  EXPECT_EQ(first_of(result(a3)), 11);
+  EXPECT_EQ(first_of(result(b3)), 11);
+  auto b19 = sums(*b, 20, 19);
+  EXPECT_EQ(first_of(result(a19)), 22);
+  EXPECT_EQ(first_of(result(b19)), 22);
+  auto a4 = sums(*a, 1, 4), b20 = sums(*b, 1, 20);
+  EXPECT_THROW(result(a4), std::logic_error);
+  EXPECT_THROW(result(b20), std::logic_error);
+}
+
 TEST_F(CollectivesTest, the_survivors_finish_a_sum_without_the_dead) {
   const auto a = member(0, {0, 1, 2}), b = member(1, {0, 1, 2});  // 2 never comes
   answer_from(*a, 1, *b);
@@ -265,6 +283,25 @@ TEST_F(CollectivesTest, complains_when_connections_fail_and_meets_again) {
   for (Collectives* one : {&a, b.get()}) one->set_members({2, {0, 1}});
   EXPECT_EQ(first_of(result(x)), 11);
   EXPECT_EQ(first_of(result(y)), 11);
+}
+
+int threads_of_this_process() {
+  return static_cast<int>(std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}));
+}
+
+/// Machines that come and go for a week: each version of the members has connections, threads and descriptors of its own.
+TEST_F(CollectivesTest, connections_that_are_given_up_end) {
+  const auto a = member(0, {0, 1}), b = member(1, {0, 1});
+  int before = 0;
+  for (std::int64_t version = 2; version < 30; ++version) {
+    auto x = sums(*a, 1), y = sums(*b, 10);
+    EXPECT_EQ(first_of(result(x)), 11);
+    EXPECT_EQ(first_of(result(y)), 11);
+    for (Collectives* one : {a.get(), b.get()}) one->set_members({version, {0, 1}});
+    if (version == 5) before = threads_of_this_process();
+  }
+  std::this_thread::sleep_for(200ms);  // they end on a thread of their own
+  EXPECT_LE(threads_of_this_process(), before + 6);
 }
 
 TEST_F(CollectivesTest, an_interrupt_ends_a_wait_for_members_that_never_come) {

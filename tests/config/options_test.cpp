@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "rubato/config/entries.h"
@@ -94,6 +95,56 @@ TEST(TrainOptions, refuse_combinations_that_cannot_work_in_one_sentence) {
     options.stale_weights = stale;
     EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("always computes the forward pass again"));
   }
+}
+
+/// Every option that only some entries of a kind read, with every entry that does not, at any value.
+TEST(TrainOptions, refuse_what_nothing_reads) {
+  for (const EntryKind& kind : entry_kinds()) {
+    std::map<std::string, std::set<std::string>> readers;
+    for (const EntryView& entry : kind.entries()) {
+      for (const std::string& option : entry.reads) readers[option].insert(entry.name);
+      for (const OptionSpec& option : entry.options) readers[option.name].insert(entry.name);
+    }
+    int refused = 0;
+    for (const auto& [option, names] : readers) {
+      for (const EntryView& entry : kind.entries()) {
+        TrainOptions options;
+        options.*kind.chosen = entry.name;
+        options.values = {{"averaging", "moving"}};
+        options.sampling = "shard";
+        options.stages = 2;
+        options.cuts = "2";
+        const std::string sentence = message_of([&] { check_is_read(options, option); });
+        if (names.contains(entry.name)) {
+          EXPECT_EQ(sentence, "") << option << " " << entry.name;
+        } else {
+          EXPECT_THAT(sentence, AllOf(HasSubstr("--" + option + " is for --" + kind.name), HasSubstr("not for " + entry.name)));
+          ++refused;
+        }
+      }
+    }
+    EXPECT_EQ(refused > 0, kind.name != "optimizer") << kind.name;
+  }
+  TrainOptions options;
+  for (const auto& [option, part] :
+       std::map<std::string, std::string>{{"sequence-length", "for --data text"},
+                                          {"lr-step-factor", "for --lr-schedule step"},
+                                          {"staleness-scaling", "no gradient of --schedule serial"},
+                                          {"averaging-rate", "for --averaging moving, not for none"}}) {
+    EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr(part)) << option;
+  }
+  options.data = "text";
+  for (const char* option : {"augment", "memory-format"}) {
+    EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr("or cifar100, not for text: leave it out"))
+        << option;
+  }
+  options.sampling = "shard";
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--sampling is for replicas"));
+  options = {};
+  options.schedule = "ddg";
+  options.stages = 1;
+  options.cuts = "2";
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--cuts 2 with a single stage"));
 }
 
 TEST(TrainOptions, stale_weights_follow_the_schedule_unless_given) {

@@ -28,6 +28,7 @@ TEST(Cuts, one_stage_needs_none) {
 
 TEST(Cuts, more_stages_than_blocks_are_refused) {
   EXPECT_THROW(balanced_cuts(costs({1, 2}), 3), UsageError);
+  EXPECT_THROW(balanced_cuts(costs({1, 2}), 0), UsageError);
 }
 
 TEST(Cuts, are_read_from_text_and_counted) {

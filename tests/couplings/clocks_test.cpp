@@ -130,7 +130,7 @@ TEST_F(Clocks, allreduce_with_a_short_batch_is_the_mean_over_samples) {
     const Batch a = maker->make(2 * step), b = maker->make(2 * step + 1);
     torch::Tensor activation = torch::cat({a.input, b.input});
     for (auto& block : blocks) activation = block.forward<torch::Tensor>(activation);
-    const auto gradients = torch::autograd::grad({model.loss(activation, torch::cat({a.target, b.target}))}, parameters);
+    const auto gradients = torch::autograd::grad({model.task.loss(activation, torch::cat({a.target, b.target}))}, parameters);
     torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].sub_(gradients[i], rate);
   }
@@ -250,6 +250,32 @@ TEST(Frozen, parameters_stay) {
     const auto after = lab.store.read(me, 0).parameters->tensors;
     for (std::size_t i = 0; i < copies.size(); ++i) EXPECT_TRUE(torch::equal(after[i], copies[i])) << schedule;
     EXPECT_FALSE(torch::equal(lab.store.read(me, 1).parameters->tensors[0], above[0])) << schedule;
+  }
+}
+
+/// A replica whose weights are not finite any more: the job has diverged, and the centre has not.
+TEST_F(Clocks, a_centre_takes_nothing_that_is_not_finite) {
+  for (const char* name : {"easgd", "async-easgd", "eamsgd", "downpour", "adownpour", "mvadownpour", "mdownpour", "admm"}) {
+    SCOPED_TRACE(name);
+    const CouplingEntry& entry = find_coupling(name);
+    JobParts parts;
+    parts.schedule.name = "serial";
+    parts.coupling.name = name;
+    parts.coupling.replicas = 2;
+    parts.coupling.period = entry.default_period == 0 ? 0 : 1;
+    parts.store = entry.look_ahead ? nesterov(0.05) : test::sgd(0.05, 0, 0);
+    Herd herd(test::small_model("mlp"), std::move(parts), batches_of(8));
+    Bystander me;
+    herd.job->store(1).update(me, 0, "poison", [](const TensorSet&, std::vector<torch::Tensor>& next) {
+      for (torch::Tensor& tensor : next) tensor.fill_(std::nan(""));
+    });
+    EXPECT_THROW(herd.go(0, 4), DivergedError);
+    const WeightStore& centre = herd.job->coupling().evaluation_weights();
+    for (int block = 0; block < centre.block_count(); ++block) {
+      for (const torch::Tensor& tensor : centre.read(me, block).parameters->tensors) {
+        EXPECT_TRUE(torch::isfinite(tensor).all().item<bool>());
+      }
+    }
   }
 }
 

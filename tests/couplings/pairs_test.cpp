@@ -1,5 +1,8 @@
-// Every schedule inside every coupling on every runtime: it trains, or is refused with a reason.
+// Every schedule inside every coupling on every runtime: it trains, or is refused with a reason. How far an asynchronous pair
+// lowers the loss in so many steps is asked in virtual time alone; on threads it is asked what no timing can change.
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 #include "rubato/config/options.h"
 #include "rubato/core/error.h"
@@ -73,6 +76,11 @@ TEST_P(PairTest, trains_or_is_refused_with_a_reason) {
   herd.run(*runtime, 0, 80).run(*runtime, 80, 160);
   const auto losses = herd.reports.losses();
   ASSERT_EQ(losses.size(), static_cast<std::size_t>(160 * herd.job.replicas()));
+  EXPECT_TRUE(std::ranges::all_of(losses, [](double loss) { return std::isfinite(loss); }));
+  EXPECT_EQ(herd.job.position(), 160);
+  EXPECT_TRUE(herd.job.finite());
+  const bool fixed = find_schedule(pair.schedule).fixed_protocol && coupling.fixed_protocol;
+  if (pair.runtime == "threads" && !fixed) return;
   EXPECT_LT(mean(losses, losses.size() - 20, losses.size()), 0.7 * mean(losses, 0, 20));
 }
 

@@ -146,19 +146,24 @@ JobRecord small_job(const LaunchOptions& options) {
   return job;
 }
 
+/// One that has failed has told those that it knew; the others would wait for it.
 TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
-  script("await ready.worker.0.0; exit 4", "trap 'touch told' TERM; touch ready.$me; await never");
-  std::filesystem::create_directories(run());
-  begin([this] {
-    using std::chrono::milliseconds;
-    const Patience patience{.after_coordinator = milliseconds(50), .after_all_told = milliseconds(200)};
-    Supervisor supervisor(small_job(options), {.run = run(), .patience = patience});
-    supervisor.start();
-    return supervisor.run();
-  });
-  EXPECT_EQ(end(), 4);
-  EXPECT_TRUE(exists("told"));
-  EXPECT_EQ(record(1).exited, Ending{.signal = 9});
+  for (const int code : {0, 4}) {
+    script("await ready.worker.0.0; exit " + std::to_string(code), "trap 'touch told' TERM; touch ready.$me; await never");
+    std::filesystem::create_directories(run());
+    begin([this, code] {
+      using namespace std::chrono_literals;
+      const Patience patience{
+          .after_coordinator = code == 0 ? 50ms : 10min, .after_failed_coordinator = code == 0 ? 10min : 50ms, .after_all_told = 200ms};
+      Supervisor supervisor(small_job(options), {.run = run(), .patience = patience});
+      supervisor.start();
+      return supervisor.run();
+    });
+    EXPECT_EQ(end(), code);
+    EXPECT_TRUE(exists("told"));
+    EXPECT_EQ(record(1).exited, Ending{.signal = 9});
+    for (const char* name : {"told", "ready.worker.0.0"}) std::filesystem::remove(file(name));
+  }
 }
 
 TEST_F(Launcher, says_what_cannot_be_started) {

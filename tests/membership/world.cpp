@@ -80,6 +80,7 @@ void World::at(double when, Kind kind, int who, std::uint32_t life, std::int32_t
 }
 
 std::int32_t World::keep(Envelope envelope) {
+  if (plan_.seed % 8 == 0) envelope.message = decode(encode(envelope.message));
   if (free_.empty()) {
     pool_.push_back(std::move(envelope));
     return static_cast<std::int32_t>(pool_.size()) - 1;
@@ -526,7 +527,7 @@ void World::job_over(int code) {
   ends_.insert(code);
   if (trace) fmt::print("{:.3f} job over: {}\n", now_, code);
   if (code == exit_ok && coordinator_.position < plan_.group.total_steps) wrong("0 for a job that is not done");
-  coordinator_.machine->job_over(code, "", now_);
+  coordinator_.machine->job_over(code, "", code != exit_ok && code != exit_interrupted, now_);
   coordinator_acts();
 }
 
@@ -594,7 +595,7 @@ void World::worker_acts(int rank) {
       }
     } else if (const auto* answer = std::get_if<Answer>(&action)) {
       if (std::holds_alternative<GiveWeights>(answer->message)) {
-        worker_report(rank, Weights{is.machine->status(is.at).process, is.at}, true);
+        if (is.machine->has_weights()) worker_report(rank, Weights{is.machine->status(is.at).process, is.at}, true);
       } else if (const auto* asked = std::get_if<SumAsked>(&answer->message)) {
         if (const auto outcome = is.sum->asked(asked->sum)) {
           Envelope out{SumAnswered{asked->member, asked->sum, *outcome, 1, 0}, {0, is.last_sum}};

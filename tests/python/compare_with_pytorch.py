@@ -141,7 +141,7 @@ def run_rubato(command, folder, model, optimizer, steps):
          "--optimizer", optimizer, "--lr-schedule", "constant", "--run-dir", str(run), "--quiet", *FLAGS[optimizer]],
         check=True)
     checkpoints = run / "checkpoint"
-    return torch.load(checkpoints / (checkpoints / "latest").read_text().strip() / "weights.pt", weights_only=False)
+    return torch.load(checkpoints / (checkpoints / "latest").read_text().strip() / "weights.pt")
 
 
 def compare(command, folder, module, model, optimizer, make_optimizer, steps):

@@ -54,6 +54,21 @@ TEST(Platform, what_is_wrong_is_said_in_one_sentence_with_an_example) {
   EXPECT_THAT(refusal({.platform = "a.xml", .latency = "5ms"}), HasSubstr("a.xml"));
 }
 
+/// A share of what the data sheets say, and never slower than a processor's core.
+TEST(Platform, devices_have_the_numbers_of_real_ones) {
+  const SimulatedPlatform core = parse_platform({.platform = "uniform:2"}), a100 = parse_platform({.platform = "a100:2"}),
+                          h100 = parse_platform({.platform = "h100:2"}), gpus = parse_platform({.platform = "gpus:2"});
+  EXPECT_DOUBLE_EQ(core.operations_per_second, 50e9);
+  for (const SimulatedPlatform& platform : {a100, gpus}) {
+    EXPECT_GT(platform.operations_per_second, 0.1 * 156e12);
+    EXPECT_LT(platform.operations_per_second, 156e12);
+    EXPECT_DOUBLE_EQ(platform.bf16_operations_per_second, 2 * platform.operations_per_second);
+    EXPECT_DOUBLE_EQ(platform.link_bytes_per_second, 300e9);
+  }
+  EXPECT_NEAR(h100.bf16_operations_per_second / a100.bf16_operations_per_second, 989.4 / 312, 1e-9);
+  EXPECT_DOUBLE_EQ(h100.link_bytes_per_second, 450e9);
+}
+
 TEST(SimulatedPlatform, a_message_takes_latency_and_its_bytes) {
   EXPECT_NEAR(transfer(parse_platform({.platform = "lan-1g:2"}), 1'250'000), 0.01 + 50e-6, 1e-6);
   EXPECT_NEAR(transfer(parse_platform({.platform = "wan:2"}), 1), 30e-3, 1e-5);

@@ -1,6 +1,8 @@
-// Every schedule lowers the loss on a small problem, on every runtime.
+// Every schedule lowers the loss on a small problem. How far an asynchronous one does in so many steps is a matter of timing, so
+// it is asked in virtual time, where timing is always the same; on threads it is asked what no timing can change.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "rubato/core/error.h"
@@ -36,7 +38,7 @@ class LearningTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(LearningTest, lowers_the_loss) {
+TEST_P(LearningTest, takes_every_batch_and_lowers_the_loss) {
   ScheduleOptions schedule{
       .name = GetParam().schedule, .classes = 10, .values = {{"workers", 3}, {"dni-lr", 0.01}, {"dni-labels", true}}};
   if (find_schedule(schedule.name).uses_cuts) schedule.cuts = {1, 2};
@@ -51,6 +53,12 @@ TEST_P(LearningTest, lowers_the_loss) {
   lab.run(*executor, 0, steps / 2).run(*executor, steps / 2, steps);
   const auto losses = lab.reports.losses();
   ASSERT_EQ(losses.size(), static_cast<std::size_t>(steps));
+  EXPECT_TRUE(std::ranges::all_of(losses, [](double loss) { return std::isfinite(loss); }));
+  Bystander me;
+  for (int block = 0; block < lab.store.block_count(); ++block) {
+    EXPECT_EQ(lab.store.read(me, block).parameters->clock, steps) << "block " << block;
+  }
+  if (GetParam().runtime == "threads" && !find_schedule(schedule.name).fixed_protocol) return;
   EXPECT_LT(mean(losses, losses.size() - 20, losses.size()), 0.5 * mean(losses, 0, 20));
 }
 

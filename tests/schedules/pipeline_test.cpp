@@ -20,7 +20,7 @@ using test::Lab;
 class Oracle {
  public:
   Oracle(const Model& model, int micro_batches, const StoreOptions& store, std::uint64_t seed)
-      : loss_(model.loss), micro_batches_(micro_batches), seed_(seed) {
+      : loss_(model.task.loss), micro_batches_(micro_batches), seed_(seed) {
     for (const Block& block : model.blocks) {
       blocks_.push_back(block.module.clone());
       names_.push_back(block.name);

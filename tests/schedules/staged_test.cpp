@@ -119,5 +119,23 @@ TEST_P(StagedTest, names_of_roles_carry_the_prefix_of_the_replica) {
 
 INSTANTIATE_TEST_SUITE_P(All, StagedTest, ::testing::ValuesIn(cases()), [](const auto& info) { return info.param.name; });
 
+/// Through the library, where nobody has looked at them before.
+TEST(CutsOutOfRange, are_refused_with_the_range) {
+  for (const char* name : {"ddg", "features-replay", "fdg", "dni", "gpipe", "1f1b"}) {
+    for (const std::vector<int>& cuts : std::vector<std::vector<int>>{{0}, {-1}, {6}, {9}, {2, 2}, {3, 2}, {1, 2, 3, 4, 5, 6}}) {
+      try {
+        Lab(test::norm_and_dropout_model(), {.schedule = {.name = name, .cuts = cuts}, .store = test::sgd()});
+        ADD_FAILURE() << name << " takes " << testing::PrintToString(cuts);
+      } catch (const UsageError& error) {
+        EXPECT_NE(std::string(error.what()).find("1 .. 5"), std::string::npos) << error.what();
+      }
+    }
+  }
+  const Model model = test::norm_and_dropout_model();
+  for (const auto& [first, last] : std::vector<std::pair<int, int>>{{-1, 2}, {3, 7}, {4, 2}, {7, 9}}) {
+    EXPECT_THROW(Stage(model, first, last, {}), UsageError) << first << " " << last;
+  }
+}
+
 }  // namespace schedules_staged_test
 }  // namespace rubato

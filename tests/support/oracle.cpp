@@ -82,7 +82,7 @@ std::string digest_of(const std::vector<OracleModule>& modules) {
 
 torch::Tensor gradient_of_loss(const Model& model, const torch::Tensor& output, const torch::Tensor& target) {
   const torch::Tensor leaf = output.detach().requires_grad_(true);
-  return torch::autograd::grad({model.loss(leaf, target)}, {leaf})[0];
+  return torch::autograd::grad({model.task.loss(leaf, target)}, {leaf})[0];
 }
 
 }  // namespace rubato::test

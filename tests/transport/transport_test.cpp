@@ -4,10 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "rubato/core/error.h"
 
@@ -229,6 +236,67 @@ TEST_P(TransportTest, a_worker_finds_a_coordinator_that_has_been_started_again) 
   ASSERT_TRUE(at_worker_.until([&] { return at_worker_.coordinators.size() >= 2; }));
   EXPECT_EQ(at_worker_.coordinators.back().incarnation, 1);
   EXPECT_TRUE(at_second.holds([&] { return at_second.hellos.front().rank == 0; }));
+}
+
+/// Whatever a peer says where it can be found.
+TEST_P(TransportTest, an_endpoint_that_is_none_ends_no_process) {
+  Three all(*this);
+  ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.coordinators.empty(); }));
+  std::int64_t refused = 0;
+  for (const std::string endpoint : {"nonsense", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999999", "tcp://no such host:1",
+                                     "inproc://zap", "ipc:///tmp/x", "gopher://127.0.0.1:70", "tcp://127.0.0.1:*", "\x01\xff"}) {
+    all.worker.know(7, endpoint);
+    all.worker.send(7, numbered(1));
+    const auto end = std::chrono::steady_clock::now() + long_enough;
+    while (all.worker.refusals().count() == refused && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
+    EXPECT_GT(all.worker.refusals().count(), refused) << endpoint;
+    refused = all.worker.refusals().count();
+  }
+  all.worker.send(coordinator_rank, numbered(5));
+  EXPECT_TRUE(at_coordinator_.until([&] { return !at_coordinator_.frames.empty(); })) << "the transport works on";
+  EXPECT_THROW(
+      {
+        TransportOptions lost = options(3);
+        lost.coordinator = "nowhere";
+        Transport post(lost, at_other_);
+        post.start();
+      },
+      DataError);
+}
+
+std::atomic<pthread_t> main_thread;
+std::atomic<int> signals_elsewhere{0}, signals_here{0};
+
+void note_signal(int) {
+  ++(pthread_equal(pthread_self(), main_thread) != 0 ? signals_here : signals_elsewhere);
+}
+
+/// They would interrupt what it waits for, and run handlers that belong to others.
+TEST_P(TransportTest, its_threads_take_no_signals) {
+  signals_here = signals_elsewhere = 0;
+  main_thread = pthread_self();
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  struct sigaction before {};
+  sigaction(SIGUSR1, &action, &before);
+  {
+    Three all(*this);
+    ASSERT_TRUE(at_worker_.until([&] { return !at_worker_.coordinators.empty(); }));
+    sigset_t these, mask;
+    sigemptyset(&these);
+    sigaddset(&these, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &these, &mask);
+    for (int i = 0; i < 100; ++i) {
+      kill(getpid(), SIGUSR1);
+      all.worker.send(coordinator_rank, numbered(i));
+      std::this_thread::sleep_for(1ms);
+    }
+    EXPECT_TRUE(at_coordinator_.until([&] { return at_coordinator_.frames.size() == 100; }));
+    pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  }
+  sigaction(SIGUSR1, &before, nullptr);
+  EXPECT_EQ(signals_elsewhere, 0);
+  EXPECT_GT(signals_here, 0);
 }
 
 TEST_P(TransportTest, refuses_an_address_that_is_taken) {

@@ -28,7 +28,7 @@ TEST_P(EveryModel, sends_a_gradient_to_every_parameter) {
   Model model = make_model(options_);
   const torch::Tensor output = run(model, input_);
   const torch::Tensor target = torch::arange(output.numel() / 7).remainder(7).view(output.sizes().slice(0, output.dim() - 1));
-  const auto gradients = torch::autograd::grad({model.loss(output, target)}, parameters_of(model));
+  const auto gradients = torch::autograd::grad({model.task.loss(output, target)}, parameters_of(model));
   for (const torch::Tensor& gradient : gradients) EXPECT_GT(gradient.abs().sum().item<double>(), 0);
 }
 

@@ -84,7 +84,7 @@ TEST(Zoo, quadratic_is_half_the_square_of_one_weight_whatever_it_sees) {
   const Model model = make_model({.model = "quadratic"});
   torch::nn::AnyModule module = model.blocks[0].module;
   const torch::Tensor output = module.forward(torch::zeros({3, 1, 28, 28}));
-  const torch::Tensor loss = model.loss(output, torch::zeros({3}, torch::kInt64));
+  const torch::Tensor loss = model.task.loss(output, torch::zeros({3}, torch::kInt64));
   EXPECT_EQ(loss.item<double>(), 500000);
   loss.backward();
   EXPECT_EQ(module.ptr()->parameters()[0].grad().item<double>(), 1000);

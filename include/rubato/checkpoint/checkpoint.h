@@ -19,10 +19,13 @@ struct Progress {
   double seconds = 0, virtual_seconds = 0;
   std::optional<double> seconds_to_target;
   MeterState meter;
-  std::optional<Evaluation> test;  ///< the last one; none yet, or nothing is computed
-  std::int64_t tested_step = -1;   ///< of the weights that it was of
-  std::int64_t metrics_bytes = 0;  ///< of metrics.jsonl
-  std::string data;                ///< digest of training and test data; empty: nothing is computed
+  std::optional<Evaluation> test;                ///< the last one; none yet, or nothing is computed
+  std::int64_t tested_step = -1;                 ///< of the weights that it was of
+  std::int64_t metrics_bytes = 0;                ///< of metrics.jsonl
+  std::vector<StalenessCount> staleness;         ///< of all replicas together, per block
+  std::vector<StalenessCount> centre_staleness;  ///< at a centre, per block; empty: there is none
+  std::string data;                              ///< digest of training and test data; empty: nothing is computed
+  std::string weights_digest;                    ///< of a run that has ended here; empty: it has not
 };
 
 /// What a run needs to go on as if it had never stopped.

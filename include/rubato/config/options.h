@@ -74,6 +74,9 @@ struct TrainOptions {
 /// Afterwards `values` holds all options of the chosen entries and no others.
 TrainOptions resolve(TrainOptions options);
 
+/// UsageError if nothing of a run with `options` reads `option` (a flag without dashes), whatever its value.
+void check_is_read(const TrainOptions& options, const std::string& option);
+
 /// `options` with another entry of the kind "data", "model", "schedule", "coupling" or "optimizer": what only other entries of
 /// that kind read goes back to its default.
 TrainOptions with_entry(TrainOptions options, const std::string& kind, const std::string& name);

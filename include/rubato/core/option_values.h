@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <limits>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -88,6 +89,14 @@ class OptionValues {
   std::map<std::string, OptionValue, std::less<>> values_;
 };
 
+/// That another option of the same entry has a certain value.
+struct OptionCondition {
+  std::string option;
+  OptionValue value;
+
+  bool operator==(const OptionCondition&) const = default;
+};
+
 /// An option that an entry of a registry brings: its flag, its key in TOML, its line in --help, its part in what makes two runs
 /// the same.
 struct OptionSpec {
@@ -101,6 +110,8 @@ struct OptionSpec {
   bool per_replica = false;                               ///< and then `complete` works it out anew
   /// There is no default: the entry's `complete` works the value out where none is given. `usual` says the type alone.
   bool worked_out = false;
+  /// The entry reads it only then; else it is refused. Entries that share an option may differ in this.
+  std::optional<OptionCondition> only_if = std::nullopt;
 
   bool operator==(const OptionSpec&) const = default;
 };

@@ -23,7 +23,11 @@ struct Profile {
   std::vector<BlockProfile> blocks;
   /// Entry n - 1: how many times longer a step takes while n threads compute; empty: not measured.
   std::vector<double> slowdown = {};
+  double loss_flops = 0, loss_seconds = 0;  ///< of the loss of the batch and its gradient
+  double flops() const;                     ///< of all blocks together, one forward pass
   std::vector<BlockCost> costs() const;
+  /// The same with the loss in the last block, which is computed where that is: what stages are balanced by.
+  std::vector<BlockCost> costs_of_stages() const;
 };
 
 /// Runs `batch` through the model `repeats` times and takes the median per block. The model's weights are not changed.
@@ -31,8 +35,12 @@ Profile measure_profile(const Model& model, const StageOptions& options, const S
                         int repeats);
 
 /// Costs that depend on the model and the batch alone: floating-point operations counted from the operators that a forward pass
-/// calls, at `flops_per_second`; backward twice forward. What the simulator uses unless given measured costs.
+/// calls, and from the loss and its gradient, at `flops_per_second`; backward twice forward. What the simulator uses unless given
+/// measured costs.
 Profile count_profile(const Model& model, const StageOptions& options, const Batch& batch, double flops_per_second);
+
+/// What an operation takes where the blocks take `costs` and have `flops` operations forward; 0 where nothing is known.
+double seconds_per_operation(const std::vector<BlockCost>& costs, double flops);
 
 /// How many times longer a step takes on each of 1, 2, ... `threads` threads that compute at the same time: cores share memory
 /// bandwidth and clock. Medians of `repeats` steps, all taken in turns.

@@ -18,7 +18,7 @@ struct Timings {
   std::int64_t steps = 0;                              ///< of each replica
   int processors = 1;                                  ///< roles that could compute at the same time
   std::int64_t passes = 0;                             ///< batches, of all replicas
-  double forward = 0, backward = 0;                    ///< seconds of all passes
+  double forward = 0, backward = 0, loss = 0;          ///< seconds of all passes
   std::map<std::string, std::vector<double>> samples;  ///< seconds of the first forward passes of each role
 };
 

@@ -96,7 +96,8 @@ struct CouplingEntry {
   bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
   bool loses_replicas = false;       ///< in processes whose membership is fixed: the others go on without one that has died
   StepClock clock = StepClock::replica;
-  bool whole_steps = false;  ///< needs a schedule that takes one step of the whole model at a time
+  bool whole_steps = false;     ///< needs a schedule that takes one step of the whole model at a time
+  bool keeps_replicas = false;  ///< a resumed run needs as many replicas as its checkpoint has
   /// Options of its own; for another coupling they are refused.
   std::vector<OptionSpec> options = {};
   CompleteOptions complete = {};

@@ -16,7 +16,8 @@ struct Dataset {
   std::string name;
   /// Images: uint8, N x channels x height x width. Text: int64, N x length (token ids).
   torch::Tensor inputs;
-  /// Images: int64, N. Text: int64, N x length (the inputs shifted by one).
+  /// Images: int64, N, or N x positions where the model's task has several for each. Text: int64, N x length (the inputs shifted
+  /// by one).
   torch::Tensor targets;
   std::int64_t classes = 0;
   /// Per channel, of pixels scaled to [0, 1]; empty for text.
@@ -50,8 +51,9 @@ struct DatasetEntry {
   /// The same shapes with samples that are all 0, made without files: for runs that compute nothing. Null: the shapes are those
   /// of the files.
   std::function<DataSplit()> blank = nullptr;
-  /// Options of all data sets that it reads: sequence-length. Where it does not, they are refused.
-  std::vector<std::string> reads = {};
+  /// Options of all data sets that it reads, of augment, memory-format (images) and sequence-length (text). Where it does not,
+  /// they are refused.
+  std::vector<std::string> reads = {"augment", "memory-format"};
   /// Options of its own; for another data set they are refused.
   std::vector<OptionSpec> options = {};
   CompleteOptions complete = {};

@@ -9,13 +9,20 @@ namespace rubato {
 class FolderLock {
  public:
   FolderLock() = default;
-  /// UsageError when another process holds the folder, DataError when the lock cannot be made.
-  explicit FolderLock(const std::filesystem::path& folder);
+  /// Holds the folder, if it has been written before. Nothing is written. UsageError when another process holds it, DataError
+  /// when the lock cannot be opened.
+  explicit FolderLock(std::filesystem::path folder);
   ~FolderLock();
   FolderLock(FolderLock&& other) noexcept;
   FolderLock& operator=(FolderLock&& other) noexcept;
 
+  /// Holds the folder, which exists, and says in `.lock` which process writes it. Errors as above.
+  void sign();
+
  private:
+  void take(int how);
+
+  std::filesystem::path folder_;
   int descriptor_ = -1;
 };
 

@@ -14,11 +14,15 @@ class RecordWriter {
   enum class Open { truncate, append };
   /// DataError when the file cannot be made.
   RecordWriter(const std::filesystem::path& path, Open how);
-  /// False when the disk took it only in part; the file is then of no use from here on.
+  /// False when the disk did not take the whole record. The file then ends with the record before it, and nothing more is written:
+  /// a gap would make what follows unreadable, or something else than what was meant.
   bool write(const std::string& bytes);
 
  private:
+  std::filesystem::path path_;
   std::ofstream file_;
+  std::uintmax_t size_ = 0;  ///< up to the last whole record
+  bool failed_ = false;
 };
 
 /// Reads one. Not thread-safe.

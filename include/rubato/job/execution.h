@@ -24,6 +24,8 @@ class Execution {
   /// Steps [begin, end) of every replica. Returns the step at which all of them are: less than `end` after `stop`, more where
   /// replicas do not stop for a test.
   virtual std::int64_t run(std::int64_t begin, std::int64_t end) = 0;
+  /// Whether nobody trains between two calls of `run`, while the trainer tests and writes checkpoints.
+  virtual bool pauses_between_segments() const { return true; }
   /// Ends `run` soon; callable from a signal handler.
   virtual void stop() = 0;
   /// Seconds of the clock that roles see.
@@ -38,7 +40,7 @@ class Execution {
   /// The run was refused: tells all that take part. The run folder is not touched.
   virtual void refuse(const JobEnd&) {}
   /// How far the run is besides steps; shown by `rubato status`.
-  virtual void tell(double /*train_loss*/, double /*test_accuracy*/) {}
+  virtual void tell(double /*train_loss*/, std::optional<double> /*test_accuracy*/) {}
 };
 
 /// All roles of `job` on `runtime`, in this process. References outlive it.

@@ -34,6 +34,7 @@ struct JobParts {
   StoreOptions store;
   StageOptions stage;  ///< replica r draws dropout masks from replica_seed(seed, r)
   std::vector<BlockCost> costs;
+  WorkCosts work = {};
   std::vector<std::shared_ptr<const BatchMaker>> batches;  ///< one per replica
   std::vector<Shard> shards;                               ///< one per replica, or empty: each takes all of its batches
   std::int64_t prefetch = 0;

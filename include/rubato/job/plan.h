@@ -19,11 +19,12 @@ namespace rubato {
 /// What executes the run.
 struct RuntimeChoice {
   bool simulated = false;
-  PlatformChoice platform;    ///< simulator
-  std::string profile_file;   ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
-  std::string block_costs;    ///< simulator: "FORWARD:BACKWARD" in seconds with units, one for all blocks or one for each
-  bool compute = true;        ///< simulator; false: time only, nothing is computed
-  double device_gflops = 50;  ///< simulator: speed of a host where operations are counted, > 0
+  PlatformChoice platform;   ///< simulator
+  std::string profile_file;  ///< simulator: costs measured by `rubato profile -o`; empty: counted operations
+  std::string block_costs;   ///< simulator: "FORWARD:BACKWARD" in seconds with units, one for all blocks or one for each
+  bool compute = true;       ///< simulator; false: time only, nothing is computed
+  /// Simulator: speed of a host where operations are counted, > 0; nothing: that of the platform's devices.
+  std::optional<double> device_gflops = std::nullopt;
 };
 
 /// How well a simulation of a recorded run does, before something is changed.
@@ -51,6 +52,7 @@ struct Plan {
   RuntimeOptions roles;
   SimulatedPlatform platform;     ///< simulator only
   std::vector<BlockCost> costs;   ///< simulator only
+  WorkCosts work;                 ///< simulator only
   std::optional<WhatIf> what_if;  ///< simulator, where a recorded run is behind it
   std::int64_t total_steps = 0;   ///< of each replica
   /// Steps of each replica between tests, during which nobody waits for a test: an epoch, or as many epochs as make 20 steps.

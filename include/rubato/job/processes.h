@@ -33,6 +33,9 @@ bool has_free_membership(const TrainOptions& options, int parts);
 /// Whether those left finish a sum, or a round with the centre, without a worker that has died (fixed membership).
 bool goes_on_without_the_dead(const TrainOptions& options, int parts);
 
+/// Whether a resumed run of this coupling needs as many replicas as its checkpoint has.
+bool keeps_replicas(const TrainOptions& options);
+
 /// Of options that are for a job of several processes. UsageError where they cannot be used with this one.
 void check_job(const TrainOptions& options, int parts);
 

@@ -179,7 +179,9 @@ class CoordinatorMachine {
   void stop(double now);
   /// Something of the coordinator's own has failed.
   void fail(int code, const std::string& sentence);
-  void job_over(int code, const std::string& why, double now);
+  /// `others_come`: those that are still on their way have a moment to come, because the job has failed for want of them, or
+  /// needed nobody.
+  void job_over(int code, const std::string& why, bool others_come, double now);
   const Task& task() const { return task_; }
   void task_done(double now);
 
@@ -247,6 +249,7 @@ class CoordinatorMachine {
 
   bool free_begin_worker(int rank, double now);
   std::optional<int> donor(int rank) const;
+  void ask_for(int rank, double now);
   std::vector<int> free_members() const;
   std::int64_t progress() const;
   std::int64_t least_of_finished() const;
@@ -295,6 +298,7 @@ class CoordinatorMachine {
   std::optional<GroupFailed> failure_;
   RendezvousBoard board_;
   std::optional<Leave> end_of_job_;
+  bool others_come_ = false;
   double over_since_ = 0, told_ = 0;
 };
 

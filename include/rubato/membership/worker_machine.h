@@ -106,6 +106,8 @@ class WorkerMachine {
   std::int64_t term() const { return term_; }
   std::int64_t segment() const { return segment_; }
   bool runs() const { return phase_ == Phase::running; }
+  /// Whether the replica's weights are those of its segment: before it has begun they are anything.
+  bool has_weights() const { return phase_ == Phase::finished || (busy_ && opened_ && !interrupted_); }
   bool knows_coordinator() const { return coordinator_.has_value(); }
 
  private:

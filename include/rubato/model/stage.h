@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "rubato/model/loss.h"
+#include "rubato/model/task.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/tensor/tensor.h"
 
@@ -67,10 +67,10 @@ class Pass {
 
 /// Loss of one batch and where backward begins.
 struct LossResult {
-  double loss = 0;           ///< mean over the batch
-  std::int64_t correct = 0;  ///< predictions equal to the target
-  std::int64_t predictions = 0;
-  torch::Tensor grad_output;  ///< shaped like the output
+  double loss = 0;               ///< mean over the batch
+  std::int64_t correct = 0;      ///< predictions that are right
+  std::int64_t predictions = 0;  ///< 0: the task has no accuracy
+  torch::Tensor grad_output;     ///< shaped like the output
 };
 
 /// Which gradients the backward pass through a block computes; leaving one out saves about half of its work.
@@ -121,7 +121,7 @@ class Stage {
 
   int first_, last_;
   StageOptions options_;
-  LossFunction loss_;
+  Task task_;
   std::vector<std::shared_ptr<ModulePool>> pools_;
 };
 

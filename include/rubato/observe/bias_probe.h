@@ -20,13 +20,15 @@ struct BiasReport {
   double lipschitz = 0;            ///< alpha: largest bias per distance between the two weights, a lower bound of the constant
   std::int64_t max_staleness = 0;  ///< tau: in steps of a block's optimizer
   double step_size = 0;            ///< eta: largest learning rate, divided by 1 - momentum
+  std::int64_t waiting = 0;        ///< batches whose weights are kept, because parts of their gradients are still to come
   /// x = alpha eta tau and G x / (1 - x), which bounds the bias where x < 1 (PD-ASGD, arXiv 2410.05985); else nothing.
   double x() const { return lipschitz * step_size * static_cast<double>(max_staleness); }
   std::optional<double> bound() const;
 };
 
-/// Passes everything on to other hooks; of every `every`-th batch of the replica it computes the gradient a second time, with the
-/// weights that its first part is applied to. Takes no virtual time and changes no weight.
+/// Passes everything on to another tie; of every `every`-th batch of the replica it computes the gradient a second time, with the
+/// weights that its first part is applied to. A step with gradients of a part of its blocks is left out. Takes no virtual time
+/// and changes no weight.
 class BiasProbe final : public ReplicaHooks {
  public:
   /// `make_batch` makes the replica's batch again. References outlive the probe.
@@ -45,6 +47,7 @@ class BiasProbe final : public ReplicaHooks {
     std::map<int, Snapshot> used, now;                    // by block
     std::map<int, std::vector<torch::Tensor>> gradients;  // by block
   };
+  void forget_partial(BlockRange blocks, std::int64_t step);
   void compare(const Sample& sample, const OptimizerOptions& optimizer, std::int64_t batch);
 
   ReplicaHooks& inner_;

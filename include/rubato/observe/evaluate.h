@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "rubato/data/dataset.h"
 #include "rubato/model/stage.h"
@@ -9,8 +10,8 @@
 namespace rubato {
 
 struct Evaluation {
-  double accuracy = 0;  ///< percent of predictions equal to the target
-  double loss = 0;      ///< mean over samples
+  std::optional<double> accuracy;  ///< percent of predictions that are right; nothing: the model's task has none
+  double loss = 0;                 ///< mean over samples
 };
 
 /// Runs the newest published weights of `store` over all of `data` in evaluation mode, with as many intra-op threads as there are

@@ -32,6 +32,7 @@ class MetricsLog {
 /// What the meter knows at one moment.
 struct MeterReading {
   std::int64_t steps = 0, samples = 0;    ///< since the run began, however often it was resumed
+  double time = 0;                        ///< of the training clock, at the last of these steps
   double loss = 0;                        ///< mean over the last window of batches
   double epoch_loss = 0;                  ///< mean over samples since `begin_epoch`
   std::optional<double> seconds_to_loss;  ///< time of the runtime's clock when a window first had the target loss
@@ -54,6 +55,10 @@ class StepMeter final : public StepObserver {
   void write_to(MetricsLog* log) { log_ = log; }
   void step(const StepReport& report) override;
   void begin_epoch();
+  /// Seconds of the runtime's clock in which nobody trained. Not while roles run.
+  void leave_out(double seconds);
+  /// The runtime's clock has come to `time`. Not while roles run.
+  void advance(double time);
   /// Not while roles run.
   void watch_for(std::optional<double> target_loss) { target_loss_ = target_loss; }
   MeterReading reading() const;

@@ -24,4 +24,10 @@ struct BlockCost {
   double forward = 0, backward = 0, update = 0;
 };
 
+/// The same of what belongs to no block.
+struct WorkCosts {
+  double loss = 0;           ///< the loss of a batch and its gradient
+  double per_operation = 0;  ///< a floating-point operation of what is counted: gradient models, shrinking of gradients
+};
+
 }  // namespace rubato

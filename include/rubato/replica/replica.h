@@ -27,6 +27,7 @@ struct Replica {
   std::string prefix = {};  ///< of the names of its roles and channels, "r1/"; empty for a single replica
   /// The one stage of a staged schedule that this process executes; nothing: all of them.
   std::optional<int> stage_here = std::nullopt;
+  WorkCosts work = {};
 };
 
 /// When a backward pass publishes.

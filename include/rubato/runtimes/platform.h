@@ -30,7 +30,9 @@ struct SimulatedPlatform {
   /// A star: every host has a link of its own to a switch, full duplex. A message takes two of them.
   int hosts = 1;
   int cores_per_host = 1;
-  std::vector<double> speeds = {1};       ///< host i computes speeds[i mod size] times as fast as the costs say, > 0
+  std::vector<double> speeds = {1};  ///< host i computes speeds[i mod size] times as fast as the costs say, > 0
+  /// Of a device of speed 1, where operations are counted: in float32, and under bfloat16 autocast.
+  double operations_per_second = 50e9, bf16_operations_per_second = 50e9;
   double link_bytes_per_second = 12.5e9;  ///< of each link and direction
   double link_latency_seconds = 5e-6;     ///< from host to host
   double loss = 0;                        ///< probability that a message is lost and sent again after a time-out; [0, 1)
@@ -55,11 +57,14 @@ struct PlatformChoice {
 };
 
 /// A preset "NAME:N" with N hosts, or a file of SimGrid's (ends in .xml). UsageError for what is neither.
-///   uniform:N  100 Gb/s, 5 us
-///   gpus:N     devices in one machine: 25 GB/s, 2 us
-///   lan-1g:N   1 Gb/s, 50 us
-///   wan:N      100 Mb/s, 30 ms
+///   uniform:N  processor cores, 100 Gb/s, 5 us
+///   gpus:N     the same as a100:N
+///   a100:N     NVIDIA A100 SXM in one machine, NVLink
+///   h100:N     NVIDIA H100 SXM in one machine, NVLink
+///   lan-1g:N   processor cores, 1 Gb/s, 50 us
+///   wan:N      processor cores, 100 Mb/s, 30 ms
 ///   mixed:N    as lan-1g; speeds 1, 0.75, 0.5, 0.25 in turn
+/// Where their numbers come from stands in platform.cpp and docs/simulator.md.
 SimulatedPlatform parse_platform(const PlatformChoice& choice);
 
 /// "50ms", "2s", "10us", "5m" in seconds. UsageError that names `flag` otherwise.

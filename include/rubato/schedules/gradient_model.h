@@ -23,6 +23,12 @@ class GradientModel {
   virtual torch::Tensor predict(const AtCut& at) = 0;
   /// Learns that `gradient` came back from above for `at`. Called once per batch, in order.
   virtual void learn(const AtCut& at, const torch::Tensor& gradient) = 0;
+  /// Floating-point operations of one call.
+  struct Operations {
+    double predict = 0, learn = 0;
+  };
+  /// For an activation of this shape, whose content is not read. What takes virtual time; by default nothing does.
+  virtual Operations operations(const torch::Tensor& /*activation*/) const { return {}; }
   virtual void save(torch::serialize::OutputArchive&) const {}
   virtual void load(torch::serialize::InputArchive&) {}
 };

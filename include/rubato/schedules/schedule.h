@@ -46,6 +46,7 @@ struct ScheduleEntry {
   /// With values for all of `options`. UsageError for what cannot work with this model.
   std::function<std::unique_ptr<Schedule>(Replica&, const ScheduleOptions&)> make;
   bool uses_cuts = false;       ///< needs the model cut into stages, and reads --stages and --cuts
+  bool publishes = true;        ///< its backward passes update weights as --publish says
   bool fixed_protocol = false;  ///< same bits whatever the timing
   bool synchronous = false;     ///< weights never change between forward and backward
   bool whole_steps = false;     ///< takes one step of the whole model at a time, with a gradient of every block

@@ -15,6 +15,7 @@
 #include "rubato/observe/evaluate.h"
 #include "rubato/observe/meter.h"
 #include "rubato/observe/trace.h"
+#include "rubato/observe/training_clock.h"
 
 namespace rubato {
 
@@ -27,7 +28,7 @@ class TrainListener {
  public:
   virtual ~TrainListener() = default;
   virtual void note(const std::string& sentence) = 0;  ///< a warning: a damaged checkpoint was passed over, ...
-  /// After an epoch, or a part of one (`TrainOptions::evaluate_every`).
+  /// After an epoch, or a part of one (`TrainOptions::evaluate_every`). Speed as Trainer::samples_per_second.
   virtual void tested(double epochs, double train_loss, const Evaluation& test, double samples_per_second) = 0;
 };
 
@@ -35,6 +36,7 @@ class TrainListener {
 class Trainer {
  public:
   /// Makes the run folder, or opens it when `plan.options.resume` names it. `listener` may be null; it outlives the trainer.
+  /// UsageError or DataError when the run cannot begin or go on; nothing is written then.
   Trainer(Plan plan, TrainListener* listener);
   ~Trainer();
 
@@ -52,8 +54,15 @@ class Trainer {
   MeterReading reading() const { return meter_.reading(); }
   /// Where this trainer began: all 0, unless it resumes a run.
   const Progress& at_start() const { return progress_at_start_; }
-  /// Since this trainer began, evaluation left out; not during `run`.
-  double training_seconds() const;
+  /// Seconds that this trainer has trained: tests and checkpoints are left out where nobody trains meanwhile. From any thread.
+  double training_seconds() const { return clock_.seconds(); }
+  /// Of all that this trainer has trained, by the run's own clock: virtual time in the simulator. From any thread.
+  double samples_per_second() const {
+    const MeterReading now = meter_.reading();
+    const MeterState& before = progress_at_start_.meter;
+    const double seconds = plan_.runtime.simulated ? now.time - before.clock : training_seconds();
+    return seconds > 0 ? static_cast<double>(now.samples - before.now.samples) / seconds : 0;
+  }
   double virtual_seconds() const { return progress_.virtual_seconds; }
   const Trace& trace() const { return trace_; }
   Job& job() { return *job_; }
@@ -62,8 +71,10 @@ class Trainer {
   std::string summary() const;
 
  private:
+  void name_folder();
+  void find_start();
+  void find_checkpoint();
   void open_folder();
-  void open_resumed_folder();
   void check_same_run(const CheckpointFolder::Found& found) const;
   std::string saved_config() const;
   void resume();
@@ -76,6 +87,7 @@ class Trainer {
   bool checkpoint_is_due(std::int64_t end) const;
   void test();
   void finish_part();
+  StalenessCount staleness(int block) const;
   void write_checkpoint();
   void write_timings();
   void write_outputs();
@@ -91,6 +103,8 @@ class Trainer {
   std::unique_ptr<EventFile> events_;
   std::unique_ptr<Recorder> recorder_;
   StepMeter meter_;
+  TrainingClock clock_;
+  double segment_ended_ = 0;  ///< by the runtime's clock
   Trace trace_;
   TimingsMeter timings_;
   EventCounter event_count_;
@@ -98,6 +112,7 @@ class Trainer {
   std::unique_ptr<Job> job_;
   std::unique_ptr<Execution> execution_;
   Progress progress_, progress_at_start_;
+  std::vector<StalenessCount> staleness_before_;  ///< of what the execution does not know of; per block
   std::int64_t last_checkpoint_ = -1, epochs_begun_ = 0;
   std::string status_ = "running";
   std::atomic<bool> stop_requested_{false};
