@@ -75,14 +75,14 @@ TEST(BiasProbe, bias_grows_with_the_step_and_stays_below_the_bound) {
 TEST(BiasProbe, keeps_no_more_than_what_is_under_way) {
   const auto waiting = [](const ScheduleOptions& schedule) { return bias(schedule, 0.01, 300).waiting; };
   EXPECT_EQ(waiting({.name = "serial"}), 0);
-  EXPECT_EQ(waiting({.name = "hogwild", .workers = 3}), 0);
-  EXPECT_EQ(waiting({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 4}), 0);
-  EXPECT_EQ(waiting({.name = "lpp", .workers = 3}), 0);
-  EXPECT_EQ(waiting({.name = "gpipe", .cuts = {1}, .micro_batches = 2}), 0);
+  EXPECT_EQ(waiting({.name = "hogwild", .values = {{"workers", 3}}}), 0);
+  EXPECT_EQ(waiting({.name = "pd-asgd", .values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 4}}}), 0);
+  EXPECT_EQ(waiting({.name = "lpp", .values = {{"workers", 3}}}), 0);
+  EXPECT_EQ(waiting({.name = "gpipe", .cuts = {1}, .values = {{"micro-batches", 2}}}), 0);
   for (const char* staged : {"ddg", "fdg", "dni", "features-replay"}) {
     EXPECT_LE(waiting({.name = staged, .cuts = {1, 2}}), 4) << staged;  // in flight between two segments
   }
-  EXPECT_GT(bias({.name = "lpp", .workers = 3, .partial_after = 20}, 0.01, 300).probes, 5) << "of whole steps";
+  EXPECT_GT(bias({.name = "lpp", .values = {{"workers", 3}, {"partial-after", 20}}}, 0.01, 300).probes, 5) << "of whole steps";
 }
 
 TEST(BiasProbe, changes_no_bit) {
