@@ -75,7 +75,7 @@ void print_start(const Trainer& trainer) {
           "rubato {}: {} on {}, schedule {}{}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
           plan.options.model, plan.options.data, plan.options.schedule,
           plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
-          plan.options.coupling == "none"
+          find_coupling(plan.options.coupling).topology == Topology::alone
               ? ""
               : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
           plan.total_steps * plan.options.replicas, plan.options.batch_size));
@@ -155,7 +155,8 @@ void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
 
 /// A job of whole replicas goes on with as many as there are workers now.
 void resume_with(TrainOptions& options, int world) {
-  if (options.resume.empty() || options.coupling == "none" || options.replicas == world) return;
+  if (options.resume.empty() || options.replicas == world) return;
+  if (find_coupling(options.coupling).topology == Topology::alone) return;
   if (options.replicas * options.stages == world && find_schedule(options.schedule).uses_cuts) return;
   options = with_replicas(std::move(options), world);
 }

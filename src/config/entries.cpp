@@ -27,6 +27,9 @@ EntryView view_of(const Entry& entry) {
     if (entry.uses_cuts) view.reads = {"stages", "cuts"};
     if (entry.publishes) view.reads.emplace_back("publish");
   }
+  if constexpr (requires { entry.topology; }) {
+    if (entry.topology != Topology::alone) view.reads.emplace_back("sampling");
+  }
   return view;
 }
 
@@ -81,7 +84,7 @@ const std::vector<EntryKind>& entry_kinds() {
        views<datasets>},
       {"model", "model", "models", "Model", {"width", "dropout"}, &TrainOptions::model, views<models>},
       {"schedule", "schedule", "schedules", "Schedule", {"stages", "cuts", "publish"}, &TrainOptions::schedule, views<schedules>},
-      {"coupling", "coupling", "couplings", "Replicas", {}, &TrainOptions::coupling, views<couplings>},
+      {"coupling", "coupling", "couplings", "Replicas", {"sampling"}, &TrainOptions::coupling, views<couplings>},
       {"optimizer", "optimizer", "optimizers", "Optimizer", {}, &TrainOptions::optimizer, views<optimizers>}};
   return kinds;
 }

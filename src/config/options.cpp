@@ -96,7 +96,7 @@ void resolve_optimizer(TrainOptions& o) {
     throw UsageError(fmt::format("--coupling {} has a step of its own: leave --optimizer and --momentum out", o.coupling));
   }
   // The methods of the EASGD paper are plain SGD where momentum is not in their name.
-  const bool plain = coupling.extra_roles > 0 && !coupling.look_ahead;
+  const bool plain = coupling.topology == Topology::centre && !coupling.look_ahead;
   if (!o.momentum) o.momentum = plain ? 0.0 : optimizer.momentum;
   if (coupling.look_ahead) o.nesterov = *o.momentum > 0;
   if (o.momentum_form == "auto") o.momentum_form = coupling.look_ahead ? "velocity" : "torch";
@@ -106,11 +106,16 @@ void resolve_optimizer(TrainOptions& o) {
   if (!o.weight_decay) o.weight_decay = optimizer.weight_decay;
 }
 
+/// Whether one replica is all there is.
+bool is_alone(const TrainOptions& o) {
+  return find_coupling(o.coupling).topology == Topology::alone;
+}
+
 void resolve_coupling(TrainOptions& o) {
   const CouplingEntry& coupling = find_coupling(o.coupling);
-  if (o.replicas == 0) o.replicas = o.coupling == "none" ? 1 : 2;
+  if (o.replicas == 0) o.replicas = coupling.topology == Topology::alone ? 1 : 2;
   if (coupling.default_period == 0 && o.period && *o.period != 1) {
-    throw UsageError(o.coupling == "none"
+    throw UsageError(coupling.topology == Topology::alone
                          ? fmt::format("--period {} without a coupling: a single replica has nobody to exchange with; leave it "
                                        "out, or choose a --coupling",
                                        *o.period)
@@ -145,9 +150,9 @@ void check_combinations(const TrainOptions& o) {
         "--stale-weights live cannot work with --precision bf16: autocast keeps a bfloat16 copy of the weights of the forward "
         "pass; use fp32 or stashed");
   }
-  if (o.coupling == "none" && o.replicas > 1) {
-    throw UsageError(fmt::format("--replicas {} with --coupling none would train {} models that never meet: start separate runs",
-                                 o.replicas, o.replicas));
+  if (is_alone(o) && o.replicas > 1) {
+    throw UsageError(fmt::format("--replicas {} with --coupling {} would train {} models that never meet: start separate runs",
+                                 o.replicas, o.coupling, o.replicas));
   }
   if (o.record && !o.resume.empty()) {
     throw UsageError("--record with --resume: a recording begins with the initial weights; record a run from its start");
@@ -231,18 +236,13 @@ class Unread {
     if (name.starts_with("lr-step-") && options_.lr_schedule != "step") {
       throw UsageError(fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", name, options_.lr_schedule));
     }
-    if (name == "sampling" && options_.coupling == "none") {
-      throw UsageError(
-          "--sampling is for replicas, of which a run without a coupling has one: leave it out, or choose a --coupling");
-    }
-    if (name == "staleness-scaling" && options_.coupling == "none" && nothing_is_stale()) {
+    if (name == "staleness-scaling" && is_alone(options_) && find_schedule(options_.schedule).synchronous) {
       throw UsageError(
           fmt::format("--staleness-scaling: no gradient of --schedule {} is stale; leave it out", options_.schedule));
     }
   }
 
  private:
-  bool nothing_is_stale() const { return options_.schedule == "serial" || find_schedule(options_.schedule).synchronous; }
   void refuse_other_entries(const std::string& option) const {
     const auto found = readers_.find(option);
     if (found == readers_.end()) return;
@@ -343,7 +343,7 @@ TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
       if (option.kind->name == "coupling" && option.spec.worked_out) options.values.erase(option.spec.name);
     }
     options.sampling = usual.sampling;
-    options.replicas = coupling == "none" ? usual.replicas : options.replicas;
+    options.replicas = find_coupling(coupling).topology == Topology::alone ? usual.replicas : options.replicas;
   }
   return with_entry(std::move(options), "coupling", coupling);
 }

@@ -205,20 +205,20 @@ class Downpour final : public CentreCoupling {
 };
 
 /// `averaging`: of the centre, as in `AveragingOptions`.
-CouplingEntry entry(const std::string& name, const std::string& summary, const std::string& paper, const std::string& averaging) {
+CouplingEntry entry(const std::string& name, const std::string& summary, const std::string& paper, Averaging averaging) {
   return {.name = name,
           .summary = summary,
           .paper = paper,
           .make =
               [averaging](const CouplingParts& parts, const CouplingOptions& options) {
-                const bool moves = averaging == "moving";
+                const bool moves = averaging == Averaging::moving;
                 return std::make_unique<Downpour>(
                     parts, options, AveragingOptions{averaging, moves ? options.values.get<double>("averaging-rate") : 0});
               },
-          .extra_roles = 1,
+          .topology = Topology::centre,
+          .membership = Membership::free,
           .default_period = 1,
           .changes_members = true,
-          .free_membership = true,
           .loses_replicas = true};
 }
 
@@ -226,16 +226,16 @@ CouplingEntry entry(const std::string& name, const std::string& summary, const s
 
 CouplingEntry downpour() {
   return entry("downpour", "each replica adds what it learned to the centre and goes on from there (--period)",
-               "Dean et al. 2012", "none");
+               "Dean et al. 2012", Averaging::none);
 }
 
 CouplingEntry adownpour() {
-  return entry("adownpour", "downpour; evaluated is the mean of all centres so far", easgd_paper, "mean");
+  return entry("adownpour", "downpour; evaluated is the mean of all centres so far", easgd_paper, Averaging::mean);
 }
 
 CouplingEntry mvadownpour() {
-  CouplingEntry moving =
-      entry("mvadownpour", "downpour; evaluated is a moving average of the centre (--averaging-rate)", easgd_paper, "moving");
+  CouplingEntry moving = entry("mvadownpour", "downpour; evaluated is a moving average of the centre (--averaging-rate)",
+                               easgd_paper, Averaging::moving);
   moving.options = {averaging_rate_option()};
   moving.check = [](const OptionValues& values, const RunFacts&) {
     if (!(values.get<double>("averaging-rate") > 0)) throw UsageError("--averaging-rate 0 must be above 0 and at most 1");

@@ -269,7 +269,7 @@ CouplingEntry elastic(const std::string& name, const std::string& summary, const
           .summary = summary,
           .paper = easgd_paper + part_of_paper,
           .make = [](const CouplingParts& parts, const CouplingOptions& options) { return std::make_unique<T>(parts, options); },
-          .extra_roles = 1,
+          .topology = Topology::centre,
           .loses_replicas = true,
           .options = rate_options(),
           .complete = complete_rates,
@@ -289,14 +289,16 @@ CouplingEntry async_easgd() {
   CouplingEntry entry = elastic<AsyncElastic>(
       "async-easgd", "asynchronous elastic averaging: each replica meets the centre by its own clock (--period, --moving-rate)",
       ", algorithm 1");
-  entry.changes_members = entry.free_membership = true;
+  entry.membership = Membership::free;
+  entry.changes_members = true;
   return entry;
 }
 
 CouplingEntry eamsgd() {
   CouplingEntry entry =
       elastic<AsyncElastic>("eamsgd", "async-easgd with Nesterov momentum in the replicas (--momentum)", ", algorithm 2");
-  entry.look_ahead = entry.changes_members = entry.free_membership = true;
+  entry.membership = Membership::free;
+  entry.look_ahead = entry.changes_members = true;
   return entry;
 }
 

@@ -96,10 +96,10 @@ CouplingEntry lap() {
       .summary = "every --period steps averagers add the difference to the mean; workers never wait",
       .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
       .make = [](const CouplingParts& parts, const CouplingOptions& options) { return std::make_unique<Lap>(parts, options); },
+      .membership = Membership::free,
       .least_replicas = 2,
       .default_period = 16,
       .shards_data = true,
-      .free_membership = true,
       .loses_replicas = true};
 }
 

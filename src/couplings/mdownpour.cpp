@@ -121,7 +121,7 @@ CouplingEntry mdownpour() {
           .paper = easgd_paper,
           .make = [](const CouplingParts& parts,
                      const CouplingOptions& options) { return std::make_unique<MomentumDownpour>(parts, options); },
-          .extra_roles = 1,
+          .topology = Topology::centre,
           .default_period = 0,
           .look_ahead = true,
           .every_block = true,

@@ -1,6 +1,3 @@
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <optional>
 
 #include "couplings/entries.h"
@@ -14,7 +11,7 @@ namespace {
 class None final : public Coupling {
  public:
   explicit None(const CouplingParts& parts) : first_(*parts.stores.front()) {
-    if (parts.store.averaging.name != "none") average_.emplace(parts);
+    if (parts.store.averaging.kind != Averaging::none) average_.emplace(parts);
   }
   ReplicaHooks& hooks(int) override { return no_hooks(); }
   WeightStore& evaluation_weights() override { return average_ ? average_->refreshed() : first_; }
@@ -41,6 +38,7 @@ CouplingEntry none() {
   return {.name = "none",
           .summary = "one replica",
           .make = [](const CouplingParts& parts, const CouplingOptions&) { return std::make_unique<None>(parts); },
+          .topology = Topology::alone,
           .default_period = 0,
           .fixed_protocol = true,
           .options = {{.name = "averaging",
@@ -50,10 +48,8 @@ CouplingEntry none() {
                       rate},
           .check =
               [rate](const OptionValues& values, const RunFacts&) {
-                const auto averaging = values.get<std::string>("averaging");
-                const std::vector<std::string> known = {"none", "mean", "moving"};
-                if (std::ranges::find(known, averaging) == known.end()) throw unknown_name("averaging", averaging, known);
-                if (averaging == "moving" && !(values.get<double>(rate.name) > 0)) {
+                const Averaging averaging = parse_averaging(values.get<std::string>("averaging"));
+                if (averaging == Averaging::moving && !(values.get<double>(rate.name) > 0)) {
                   throw UsageError("--averaging-rate 0 must be above 0 and at most 1");
                 }
               }};

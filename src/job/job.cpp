@@ -150,7 +150,8 @@ std::int64_t Job::position() const {
 
 std::vector<Role> Job::roles() {
   const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
-  const bool may_change = find_coupling(parts_.coupling.name).changes_members;
+  const CouplingEntry& coupling = find_coupling(parts_.coupling.name);
+  const bool may_change = coupling.changes_members, has_centre = coupling.topology == Topology::centre;
   const bool at_coordinator = parts_.place.who == Placement::coordinator;
   std::vector<Role> all;
   for (int i = 0; i < replicas() && !at_coordinator; ++i) {
@@ -170,9 +171,9 @@ std::vector<Role> Job::roles() {
     }
   }
   const int centre_device = replicas() * width;
-  if (at_coordinator && find_coupling(parts_.coupling.name).extra_roles == 0) return all;
+  if (at_coordinator && !has_centre) return all;
   for (Role& role : coupling_->roles(begin_)) {
-    role.device = find_coupling(parts_.coupling.name).extra_roles > 0 ? centre_device : role.device * width;
+    role.device = has_centre ? centre_device : role.device * width;
     all.push_back(std::move(role));
   }
   return all;

@@ -230,7 +230,7 @@ std::vector<int> choose_cuts(const Plan& plan) {
 /// Of a replica; what a centre is averaged by belongs to the coupling.
 AveragingOptions averaging(const OptionValues& values) {
   if (!values.has("averaging")) return {};
-  return {values.get<std::string>("averaging"), values.get<double>("averaging-rate")};
+  return {parse_averaging(values.get<std::string>("averaging")), values.get<double>("averaging-rate")};
 }
 
 StoreOptions store_options(const TrainOptions& o, const Plan& plan) {

@@ -52,6 +52,7 @@ ScheduleEntry schedule_detail::serial() {
           .make = [](Replica& replica,
                      const ScheduleOptions& options) { return std::make_unique<Workers>(replica, 1, options.publish); },
           .fixed_protocol = true,
+          .synchronous = true,
           .whole_steps = true};
 }
 

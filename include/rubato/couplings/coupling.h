@@ -78,6 +78,19 @@ enum class StepClock {
   centre,   ///< the steps of the centre, which takes one for each step of every replica
 };
 
+/// Who talks to whom.
+enum class Topology {
+  alone,   ///< nobody: there is one replica
+  peers,   ///< replicas with each other
+  centre,  ///< each replica with a centre, a role of the coupling's own, which wants a processor of its own in the simulator
+};
+
+/// Whom a job in processes consists of.
+enum class Membership {
+  fixed,  ///< all replicas from the start, or the others wait
+  free,   ///< replicas come, go and die, and the centre too, while the others go on
+};
+
 /// One row of `rubato list couplings`, and all that the rest of rubato knows of a coupling.
 struct CouplingEntry {
   std::string name;
@@ -85,15 +98,15 @@ struct CouplingEntry {
   std::string paper = {};  ///< authors, year, number
   /// With values for all of `options`.
   std::function<std::unique_ptr<Coupling>(const CouplingParts&, const CouplingOptions&)> make;
+  Topology topology = Topology::peers;
+  Membership membership = Membership::fixed;
   int least_replicas = 1;
-  int extra_roles = 0;               ///< a centre wants a processor of its own in the simulator
   std::int64_t default_period = 10;  ///< 0: the method has none
   bool look_ahead = false;           ///< wants an optimizer with Nesterov momentum
   bool shards_data = false;          ///< replicas share each epoch; else each samples the whole data set
   bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
   bool every_block = false;          ///< needs a gradient of every block in every step
   bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
-  bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
   bool loses_replicas = false;       ///< in processes whose membership is fixed: the others go on without one that has died
   StepClock clock = StepClock::replica;
   bool whole_steps = false;     ///< needs a schedule that takes one step of the whole model at a time

@@ -48,7 +48,7 @@ struct ScheduleEntry {
   bool uses_cuts = false;       ///< needs the model cut into stages, and reads --stages and --cuts
   bool publishes = true;        ///< its backward passes update weights as --publish says
   bool fixed_protocol = false;  ///< same bits whatever the timing
-  bool synchronous = false;     ///< weights never change between forward and backward
+  bool synchronous = false;     ///< the weights of a block never change between its forward and its backward pass
   bool whole_steps = false;     ///< takes one step of the whole model at a time, with a gradient of every block
   bool partial_steps = false;   ///< some steps have gradients of a part of the blocks only, or of none
   /// What a delayed backward pass may use; the first is the default.
