@@ -23,9 +23,8 @@ std::vector<Case> cases() {
                            {"hogwild, 2 workers", base_options("hogwild")},
                            {"ddg, 2 stages", base_options("ddg")},
                            {"pd-asgd 1:2", base_options("pd-asgd")}};
-  all[1].options.workers = 2;
-  all[3].options.forward_threads = 1;
-  all[3].options.backward_threads = 2;
+  all[1].options.values = {{"workers", 2}};
+  all[3].options.values = {{"forward-threads", 1}, {"backward-threads", 2}};
   return all;
 }
 

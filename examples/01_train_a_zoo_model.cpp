@@ -4,8 +4,7 @@
 // The command line from C++: options in, a finished run folder and its trainer out.
 #include <cstdio>
 
-#include "rubato/model/process.h"
-#include "rubato/train/trainer.h"
+#include "rubato/rubato.h"
 
 int main() {
   rubato::prepare_process();

@@ -5,10 +5,7 @@
 
 #include <cstdio>
 
-#include "rubato/model/model.h"
-#include "rubato/model/process.h"
-#include "rubato/runtimes/options.h"
-#include "rubato/schedules/schedule.h"
+#include "rubato/extend.h"
 
 namespace {
 
@@ -44,7 +41,7 @@ int main() {
   rubato::Replica replica{model, store, source, last, {}, {}};
 
   // Another schedule is another line here; roles, store and runtime stay.
-  const auto schedule = rubato::make_hogwild(replica, {.workers = 2});
+  const auto schedule = rubato::make_schedule(replica, {.name = "hogwild", .values = {{"workers", 2}}});
   const auto runtime = rubato::make_thread_runtime({.on_thread_start = [] { rubato::prepare_thread(1); }});
   source.open(0, 20 * batches->batches_per_epoch());
   runtime->run(schedule->roles());

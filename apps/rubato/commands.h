@@ -19,6 +19,9 @@ void add_launch(CLI::App& app, Chosen& chosen);
 void add_keys(CLI::App& app, Chosen& chosen);
 void add_list(CLI::App& app, Chosen& chosen);
 
+/// Before what needs much more memory at one moment than at another.
+void expect_large_changes_of_memory();
+
 /// The file that runs.
 std::filesystem::path this_program();
 

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 
+#include "rubato/config/entries.h"
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
 #include "rubato/io/files.h"
@@ -14,11 +17,11 @@ namespace {
 
 struct Flags {
   CLI::App& command;
-  const std::vector<std::string>& only;  // empty: all
+  const std::function<bool(const std::string&)>& is_wanted;
 
   template <class T>
   void operator()(const OptionInfo& info, T& field) const {
-    if (only.empty() || std::ranges::find(only, info.name) != only.end()) add(info, field);
+    if (is_wanted(info.name)) add(info, field);
   }
 
  private:
@@ -43,7 +46,24 @@ bool is_given(const CLI::App& command, const std::string& option) {
   return flag != nullptr && flag->count() > 0;
 }
 
-/// Copies from `flags` into `options` every field whose flag was given.
+/// Adds the flag of an option that entries bring; when it is given, its value goes into `values`, which outlives the command.
+void add_entry_flag(CLI::App& command, OptionValues& values, const EntryOption& option) {
+  const std::string name = option.spec.name, flag = "--" + name;
+  const auto added = [&](auto held) -> CLI::Option* {
+    using T = decltype(held);
+    if constexpr (std::is_same_v<T, bool>) {
+      return command.add_flag_function(flag, [&values, name](std::int64_t count) { values.set(name, count > 0); });
+    } else {
+      CLI::Option* added = command.add_option_function<T>(flag, [&values, name](const T& value) { values.set(name, value); });
+      added->take_last();
+      if (!option.spec.worked_out) added->default_str(to_text(option.spec.usual));
+      return added;
+    }
+  };
+  std::visit(added, option.spec.usual.held())->description(option.spec.help)->group(option.kind->group);
+}
+
+/// Copies from `flags` into `options` every value whose flag was given.
 void overlay(const CLI::App& command, const TrainOptions& flags, TrainOptions& options) {
   visit_options(options, [&](const OptionInfo& info, auto& target) {
     visit_options(flags, [&](const OptionInfo& from, const auto& value) {
@@ -52,6 +72,7 @@ void overlay(const CLI::App& command, const TrainOptions& flags, TrainOptions& o
       }
     });
   });
+  for (const auto& [name, value] : flags.values) options.values.set(name, value);
 }
 
 void check_same_run(const TrainOptions& saved, const TrainOptions& now) {
@@ -82,13 +103,22 @@ void repeat_elsewhere(const std::string& config_file, TrainOptions& options) {
 
 void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file, const std::vector<std::string>& only) {
   command.add_option("--config", config_file, "TOML file with the same keys as these flags; flags override it");
-  visit_options(options, Flags{command, only});
+  const std::function<bool(const std::string&)> is_wanted = [&](const std::string& name) {
+    return only.empty() || std::ranges::find(only, name) != only.end();
+  };
+  visit_options(options, Flags{command, is_wanted});
+  for (const EntryOption& option : entry_options()) {
+    if (is_wanted(option.kind->name)) add_entry_flag(command, options.values, option);
+  }
 }
 
 void refuse_unread_flags(const CLI::App& command, const TrainOptions& options) {
   visit_options(options, [&](const OptionInfo& info, const auto&) {
     if (is_given(command, info.name)) check_is_read(options, info.name);
   });
+  for (const EntryOption& option : entry_options()) {
+    if (is_given(command, option.spec.name)) check_is_read(options, option.spec.name);
+  }
 }
 
 TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, const std::string& config_file) {
@@ -115,6 +145,9 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, T
   // What a file says for its own schedule and coupling says nothing for others.
   if (is_given(command, "schedule")) options = with_schedule(std::move(options), flags.schedule);
   if (is_given(command, "coupling")) options = with_coupling(std::move(options), flags.coupling);
+  for (const EntryKind& kind : entry_kinds()) {
+    if (is_given(command, kind.name)) options = with_entry(std::move(options), kind.name, flags.*kind.chosen);
+  }
   overlay(command, flags, options);
   choose_length(command, options);
   return options;

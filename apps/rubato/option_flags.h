@@ -6,8 +6,8 @@
 
 namespace rubato::app {
 
-/// One flag per row of the options table, bound to `options`; and --config. `only`: the options that the command reads; empty:
-/// all.
+/// One flag per row of the options table and per option of an entry, bound to `options`; and --config. `only`: the options that
+/// the command reads, with those that entries of the kinds among them bring; empty: all.
 void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file,
                       const std::vector<std::string>& only = {});
 

@@ -53,9 +53,10 @@ int print_pipeline(const std::string& name, const TrainOptions& given) {
   TrainOptions options = given;
   options.schedule = pipeline_names().front();  // so that --stages counts
   options = resolve(options);
-  const PipelinePlan plan = make_pipeline_plan(name, options.stages, options.micro_batches);
+  const int micro_batches = options.values.get<int>("micro-batches");
+  const PipelinePlan plan = make_pipeline_plan(name, options.stages, micro_batches);
   fmt::print("{} with {} stages and {} micro-batches; a forward takes 1, a backward 2\n\n{}\n", name, options.stages,
-             options.micro_batches, drawing(plan));
+             micro_batches, drawing(plan));
   for (std::size_t k = 0; k < plan.stages.size(); ++k) {
     fmt::print("stage {}: {}  (peak activations {})\n", k, to_text(plan.stages[k]), peak_live_activations(plan.stages[k]));
   }

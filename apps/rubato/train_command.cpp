@@ -5,7 +5,6 @@
 #include <csignal>
 #include <memory>
 
-#include "allocator/allocator.h"
 #include "commands.h"
 #include "option_flags.h"
 #include "process_mode.h"
@@ -76,7 +75,7 @@ void print_start(const Trainer& trainer) {
           "rubato {}: {} on {}, schedule {}{}{}, {} batches of {}\n", plan.runtime.simulated ? "simulate" : "train",
           plan.options.model, plan.options.data, plan.options.schedule,
           plan.options.cuts.empty() ? "" : fmt::format(" with {} stages cut at block {}", plan.options.stages, plan.options.cuts),
-          plan.options.coupling == "none"
+          find_coupling(plan.options.coupling).topology == Topology::alone
               ? ""
               : fmt::format(", {} replicas coupled by {}", plan.options.replicas, plan.options.coupling),
           plan.total_steps * plan.options.replicas, plan.options.batch_size));
@@ -156,10 +155,10 @@ void resume_after_death(TrainOptions& options, const ProcessChoice& choice) {
 
 /// A job of whole replicas goes on with as many as there are workers now.
 void resume_with(TrainOptions& options, int world) {
-  if (options.resume.empty() || options.coupling == "none" || options.replicas == world) return;
+  if (options.resume.empty() || options.replicas == world) return;
+  if (find_coupling(options.coupling).topology == Topology::alone) return;
   if (options.replicas * options.stages == world && find_schedule(options.schedule).uses_cuts) return;
-  options.replicas = world;
-  if (options.beta) options.moving_rate.reset();  // the two say the same of another number of replicas
+  options = with_replicas(std::move(options), world);
 }
 
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {
@@ -202,8 +201,7 @@ void refuse_costs_said_twice(const CLI::App& command) {
 
 /// Of a run without weights.
 void refuse_flags_of_weights(const CLI::App& command) {
-  for (const char* flag :
-       {"--probe-bias", "--target-accuracy", "--target-loss", "--averaging"}) {
+  for (const char* flag : {"--probe-bias", "--target-accuracy", "--target-loss", "--averaging"}) {
     if (command.count(flag) == 0) continue;
     throw UsageError(
         fmt::format("{} with --no-compute: nothing is learned that could be looked at; leave one of them out", flag));
@@ -214,7 +212,7 @@ int simulate(const CLI::App& command, const Arguments& arguments) {
   refuse_flags_of_jobs(command);
   refuse_costs_said_twice(command);
   if (!arguments.runtime.compute) refuse_flags_of_weights(command);
-  give_memory_back();  // the replicas' weights are the most of it, not the activations of one pass at a time
+  expect_large_changes_of_memory();  // the replicas' weights are the most of it, not the activations of one pass at a time
   if (arguments.from.empty()) {
     const TrainOptions options = given_options(command, arguments.flags, arguments.config_file);
     refuse_unread_flags(command, options);

@@ -19,7 +19,7 @@ membership::WhenWorkerDies when_worker_dies(const Plan& plan) {
 
 membership::GroupOptions group_options(const Plan& plan) {
   const TrainOptions& options = plan.options;
-  const bool has_centre = find_coupling(options.coupling).extra_roles > 0;
+  const bool has_centre = find_coupling(options.coupling).topology == Topology::centre;
   return {.policy = has_free_membership(options, plan.place.parts) ? membership::Policy::free : membership::Policy::fixed,
           .when_worker_dies = when_worker_dies(plan),
           .workers = plan.processes->world,

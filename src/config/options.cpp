@@ -3,19 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
+#include <stdexcept>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 
-#include "rubato/config/catalogue.h"
+#include "rubato/config/entries.h"
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
+#include "rubato/core/registry.h"
 #include "rubato/couplings/coupling.h"
-#include "rubato/data/dataset.h"
 #include "rubato/model/optimizer.h"
 #include "rubato/model/stage.h"
 #include "rubato/runtimes/options.h"
@@ -70,27 +71,20 @@ struct RangeCheck {
         throw UsageError(fmt::format("--{} {} must be at most {}", info.name, value, std::numeric_limits<std::int64_t>::max()));
       }
     }
-    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) number(info, static_cast<double>(value));
+    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) {
+      check_range(info.name, static_cast<double>(value), info.low, info.high);
+    }
   }
   template <class T>
   void operator()(const OptionInfo& info, const std::optional<T>& value) const {
-    if (value) number(info, static_cast<double>(*value));
-  }
-
- private:
-  static void number(const OptionInfo& info, double value) {
-    if (std::isfinite(value) && value >= info.low && value <= info.high) return;
-    const bool bounded = std::isfinite(info.high);
-    throw UsageError(fmt::format("--{} {} must be {}", info.name, value,
-                                 bounded ? fmt::format("between {} and {}", info.low, info.high)
-                                         : fmt::format("a finite number of at least {}", info.low)));
+    if (value) check_range(info.name, static_cast<double>(*value), info.low, info.high);
   }
 };
 
 void resolve_optimizer(TrainOptions& o) {
-  check_known("optimizer", o.optimizer, optimizer_names());
-  const bool sgd = o.optimizer == "sgd";
-  if (!o.lr) o.lr = sgd ? 0.1 : o.optimizer == "adagrad" ? 0.01 : 0.001;
+  const OptimizerEntry& optimizer = find_optimizer(o.optimizer);
+  const bool sgd = optimizer.is_sgd;
+  if (!o.lr) o.lr = optimizer.learning_rate;
   const CouplingEntry& coupling = find_coupling(o.coupling);
   if (coupling.look_ahead && !sgd) {
     throw UsageError(
@@ -102,21 +96,26 @@ void resolve_optimizer(TrainOptions& o) {
     throw UsageError(fmt::format("--coupling {} has a step of its own: leave --optimizer and --momentum out", o.coupling));
   }
   // The methods of the EASGD paper are plain SGD where momentum is not in their name.
-  const bool plain = coupling.extra_roles > 0 && !coupling.look_ahead;
-  if (!o.momentum) o.momentum = sgd && !plain ? 0.9 : 0.0;
+  const bool plain = coupling.topology == Topology::centre && !coupling.look_ahead;
+  if (!o.momentum) o.momentum = plain ? 0.0 : optimizer.momentum;
   if (coupling.look_ahead) o.nesterov = *o.momentum > 0;
   if (o.momentum_form == "auto") o.momentum_form = coupling.look_ahead ? "velocity" : "torch";
   if (parse_momentum_form(o.momentum_form) == MomentumForm::velocity && !sgd) {
     throw UsageError(fmt::format("--momentum-form velocity is for --optimizer sgd, not for {}: leave it out", o.optimizer));
   }
-  if (!o.weight_decay) o.weight_decay = sgd ? 5e-4 : o.optimizer == "adamw" ? 0.01 : 0.0;
+  if (!o.weight_decay) o.weight_decay = optimizer.weight_decay;
+}
+
+/// Whether one replica is all there is.
+bool is_alone(const TrainOptions& o) {
+  return find_coupling(o.coupling).topology == Topology::alone;
 }
 
 void resolve_coupling(TrainOptions& o) {
   const CouplingEntry& coupling = find_coupling(o.coupling);
-  if (o.replicas == 0) o.replicas = o.coupling == "none" ? 1 : 2;
+  if (o.replicas == 0) o.replicas = coupling.topology == Topology::alone ? 1 : 2;
   if (coupling.default_period == 0 && o.period && *o.period != 1) {
-    throw UsageError(o.coupling == "none"
+    throw UsageError(coupling.topology == Topology::alone
                          ? fmt::format("--period {} without a coupling: a single replica has nobody to exchange with; leave it "
                                        "out, or choose a --coupling",
                                        *o.period)
@@ -124,34 +123,15 @@ void resolve_coupling(TrainOptions& o) {
                                        *o.period, o.coupling));
   }
   if (!o.period) o.period = std::max<std::int64_t>(1, coupling.default_period);
-  if (!coupling.elastic && (o.moving_rate || o.beta)) {
-    throw UsageError(
-        fmt::format("--{} is for elastic averaging (easgd, async-easgd, eamsgd), not for --coupling {}: leave it out",
-                    o.moving_rate ? "moving-rate" : "beta", o.coupling));
-  }
-  if (o.moving_rate && o.beta && *o.beta != *o.moving_rate * o.replicas) {
-    throw UsageError("--moving-rate alpha and --beta = replicas x alpha say the same: give one of them");
-  }
-  if (coupling.elastic) {
-    if (!o.moving_rate) o.moving_rate = o.beta.value_or(0.9) / o.replicas;
-    o.beta = *o.moving_rate * o.replicas;
-  }
   check_known("sampling", o.sampling, {"auto", "whole", "shard"});
   if (o.sampling == "auto") o.sampling = coupling.shards_data ? "shard" : "whole";
-  check_known("averaging", o.averaging, {"none", "mean", "moving"});
-  if (o.averaging != "none" && o.coupling != "none") {
-    throw UsageError(
-        fmt::format("--averaging {} is for a single replica; with replicas use --coupling adownpour or mvadownpour, or "
-                    "leave it out",
-                    o.averaging));
-  }
   if (coupling.every_block && find_schedule(o.schedule).partial_steps) {
     throw UsageError(
         fmt::format("--coupling {} needs a gradient of every block in every step, of which --schedule {} computes a part only: "
                     "use --schedule hogwild, or a coupling of weights like lap",
                     o.coupling, o.schedule));
   }
-  if (coupling.whole_steps && o.schedule != "serial") {
+  if (coupling.whole_steps && !find_schedule(o.schedule).whole_steps) {
     throw UsageError(
         fmt::format("--coupling {} needs a gradient of the whole model per turn, which --schedule {} does not give: use "
                     "--schedule serial, or another coupling",
@@ -160,32 +140,19 @@ void resolve_coupling(TrainOptions& o) {
 }
 
 void resolve_stale_weights(TrainOptions& o) {
-  const bool replays = o.schedule == "features-replay";
-  if (o.stale_weights == "auto") o.stale_weights = replays ? "replayed" : "stashed";
-  parse_stale_weights(o.stale_weights);
-  if (replays && o.stale_weights != "replayed") {
-    throw UsageError(
-        fmt::format("--stale-weights {} with --schedule features-replay, which always computes the forward pass again: "
-                    "leave it out or use --schedule ddg",
-                    o.stale_weights));
-  }
+  if (o.stale_weights == "auto") o.stale_weights = name_of(find_schedule(o.schedule).stale_weights.front());
+  check_stale_weights(o.schedule, parse_stale_weights(o.stale_weights));
 }
 
 void check_combinations(const TrainOptions& o) {
-  check_stale_weights(o.schedule, parse_stale_weights(o.stale_weights));
-  if (o.schedule == "pd-asgd" && o.stale_weights == "replayed") {
-    throw UsageError(
-        "--stale-weights replayed recomputes the forward pass in the backward thread, which leaves pd-asgd's forward "
-        "threads nothing to do: use stashed or live");
-  }
   if (o.stale_weights == "live" && o.precision == "bf16") {
     throw UsageError(
         "--stale-weights live cannot work with --precision bf16: autocast keeps a bfloat16 copy of the weights of the forward "
         "pass; use fp32 or stashed");
   }
-  if (o.coupling == "none" && o.replicas > 1) {
-    throw UsageError(fmt::format("--replicas {} with --coupling none would train {} models that never meet: start separate runs",
-                                 o.replicas, o.replicas));
+  if (is_alone(o) && o.replicas > 1) {
+    throw UsageError(fmt::format("--replicas {} with --coupling {} would train {} models that never meet: start separate runs",
+                                 o.replicas, o.coupling, o.replicas));
   }
   if (o.record && !o.resume.empty()) {
     throw UsageError("--record with --resume: a recording begins with the initial weights; record a run from its start");
@@ -195,34 +162,49 @@ void check_combinations(const TrainOptions& o) {
   }
 }
 
-}  // namespace
+/// Of an option: the entry kind that it depends on, and the entries that read it.
+struct Readers {
+  const EntryKind* kind = nullptr;
+  std::vector<std::string> entries;
+};
+using AllReaders = std::map<std::string, Readers>;
 
-namespace {
-
-/// Which entries of one kind read an option that only some of them read.
-using Readers = std::map<std::string, std::vector<std::string>>;
-
-template <class Entry>
-Readers readers_of(const std::vector<Entry>& entries) {
-  Readers readers;
-  for (const Entry& entry : entries) {
-    for (const std::string& option : entry.options) readers[option].push_back(entry.name);
+/// Of every option that not all entries of a kind read.
+AllReaders all_readers() {
+  AllReaders readers;
+  for (const EntryKind& kind : entry_kinds()) {
+    for (const EntryView& entry : kind.entries()) {
+      for (const std::string& option : entry.reads) {
+        readers[option].kind = &kind;
+        readers[option].entries.push_back(entry.name);
+      }
+    }
   }
+  for (EntryOption& option : entry_options()) readers[option.spec.name] = {option.kind, std::move(option.entries)};
   return readers;
 }
 
-/// Sets options that `readers` names, but that `entry` is not among the readers of, back to their defaults.
-void forget_unread(TrainOptions& options, const Readers& readers, const std::string& entry) {
+bool reads(const Readers& readers, const std::string& entry) {
+  return std::ranges::find(readers.entries, entry) != readers.entries.end();
+}
+
+/// Calls `use(info, field, usual)` for every option of all runs, with its default.
+template <class Use>
+void visit_with_defaults(TrainOptions& options, Use&& use) {
   const TrainOptions usual;
   visit_options(options, [&](const OptionInfo& info, auto& field) {
-    const auto found = readers.find(info.name);
-    if (found == readers.end() || std::ranges::find(found->second, entry) != found->second.end()) return;
     visit_options(usual, [&](const OptionInfo& other, const auto& value) {
       if constexpr (std::is_same_v<std::decay_t<decltype(field)>, std::decay_t<decltype(value)>>) {
-        if (std::string_view(info.name) == other.name) field = value;
+        if (std::string_view(info.name) == other.name) use(info, field, value);
       }
     });
   });
+}
+
+/// A value of an entry's option, or the default that it stands for.
+std::optional<OptionValue> value_or_usual(const OptionSpec& spec, const OptionValues& values) {
+  if (const OptionValue* value = values.find(spec.name)) return fitted(spec, *value);
+  return spec.worked_out ? std::nullopt : std::optional(spec.usual);
 }
 
 /// Options that are set and that nothing of this run reads.
@@ -230,15 +212,16 @@ class Unread {
  public:
   explicit Unread(const TrainOptions& options) : options_(options) {}
 
-  template <class T>
-  void operator()(const OptionInfo& info, const T& value) const {
-    const T* usual = nullptr;
-    visit_options(usual_, [&](const OptionInfo& other, const auto& field) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(field)>, T>) {
-        if (std::string_view(info.name) == other.name) usual = &field;
-      }
+  void refuse_any() const {
+    TrainOptions options = options_;
+    visit_with_defaults(options, [&](const OptionInfo& info, const auto& value, const auto& usual) {
+      if (value != usual && !means_nothing(info.name)) check(info.name);
     });
-    if (value != *usual && !means_nothing(info.name)) check(info.name);
+    for (const EntryOption& option : entry_options()) {
+      const OptionValue* value = options_.values.find(option.spec.name);
+      if (value == nullptr) continue;
+      if (option.spec.worked_out || fitted(option.spec, *value) != option.spec.usual) check(option.spec.name);
+    }
   }
 
   /// What `resolve` writes where there is nothing to say.
@@ -247,45 +230,90 @@ class Unread {
            (name == "sampling" && options_.sampling == "whole");
   }
 
+  /// UsageError if nothing of this run reads the option.
   void check(const std::string& name) const {
-    refuse(name, "schedule", options_.schedule, schedules_, reads(name, schedules_, options_.schedule));
-    const bool averages = name == "averaging-rate" && options_.averaging == "moving";
-    refuse(name, "coupling", options_.coupling, couplings_, averages || reads(name, couplings_, options_.coupling));
+    refuse_other_entries(name);
     if (name.starts_with("lr-step-") && options_.lr_schedule != "step") {
       throw UsageError(fmt::format("--{} is for --lr-schedule step, not for {}: leave it out", name, options_.lr_schedule));
     }
-    if (name == "sequence-length" && options_.data != "text") {
-      throw UsageError(fmt::format("--sequence-length is for --data text, not for {}: leave it out", options_.data));
-    }
-    if ((name == "memory-format" || name == "augment") && options_.data == "text") {
-      throw UsageError(fmt::format("--{} is for images, not for --data text: leave it out", name));
-    }
-    if (name == "sampling" && options_.coupling == "none") {
-      throw UsageError(
-          "--sampling is for replicas, of which a run without a coupling has one: leave it out, or choose a --coupling");
-    }
-    if (name == "staleness-scaling" && options_.coupling == "none" && nothing_is_stale()) {
+    if (name == "staleness-scaling" && is_alone(options_) && find_schedule(options_.schedule).synchronous) {
       throw UsageError(
           fmt::format("--staleness-scaling: no gradient of --schedule {} is stale; leave it out", options_.schedule));
     }
   }
 
  private:
-  bool nothing_is_stale() const { return options_.schedule == "serial" || find_schedule(options_.schedule).synchronous; }
-  static bool reads(const std::string& option, const Readers& readers, const std::string& entry) {
-    const auto found = readers.find(option);
-    return found == readers.end() || std::find(found->second.begin(), found->second.end(), entry) != found->second.end();
+  void refuse_other_entries(const std::string& option) const {
+    const auto found = readers_.find(option);
+    if (found == readers_.end()) return;
+    const EntryKind& kind = *found->second.kind;
+    const std::string& chosen = options_.*kind.chosen;
+    if (!reads(found->second, chosen)) {
+      throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose {}", option, kind.name,
+                                   join(found->second.entries, " or "), chosen,
+                                   found->second.entries.size() == 1 ? found->second.entries.front() : "one of these"));
+    }
+    refuse_without_condition(option, find_entry(kind, chosen));
   }
-  static void refuse(const std::string& option, const char* kind, const std::string& chosen, const Readers& readers, bool read) {
-    if (read) return;
-    throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose one of these", option, kind,
-                                 join(readers.at(option), " or "), chosen));
+  /// Of the chosen entry, which reads it where another of its options has a certain value.
+  void refuse_without_condition(const std::string& option, const EntryView& entry) const {
+    const auto own = std::ranges::find(entry.options, option, &OptionSpec::name);
+    if (own == entry.options.end() || !own->only_if) return;
+    const auto other = std::ranges::find(entry.options, own->only_if->option, &OptionSpec::name);
+    const auto value = value_or_usual(*other, options_.values);
+    if (value == own->only_if->value) return;
+    const std::string wanted = to_text(own->only_if->value);
+    throw UsageError(fmt::format("--{} is for --{} {}, not for {}: leave it out, or choose {}", option, other->name, wanted,
+                                 value ? to_text(*value) : "its default", wanted));
   }
 
   const TrainOptions& options_;
-  const TrainOptions usual_{};
-  const Readers schedules_ = readers_of(schedules()), couplings_ = readers_of(couplings());
+  const AllReaders readers_ = all_readers();
 };
+
+/// Refuses values that no entry has an option for, of another type, or out of range.
+void check_values(const OptionValues& values) {
+  const std::vector<EntryOption> options = entry_options();
+  for (const auto& [name, value] : values) {
+    const auto option = std::ranges::find(options, name, [](const EntryOption& one) { return one.spec.name; });
+    if (option == options.end()) {
+      std::vector<std::string> known;
+      for (const EntryOption& one : options) known.push_back(one.spec.name);
+      throw unknown_name("option", name, known);
+    }
+    const OptionValue same = fitted(option->spec, value);
+    const OptionInfo info{option->spec.name.c_str(), "", ""};
+    if (const auto* text = std::get_if<std::string>(&same.held())) TextCheck{}(info, *text);
+  }
+}
+
+/// What the chosen entries read, complete, and nothing else.
+OptionValues values_of_entries(const TrainOptions& o) {
+  OptionValues all;
+  for (const EntryKind& kind : entry_kinds()) {
+    const EntryView entry = find_entry(kind, o.*kind.chosen);
+    const RunFacts facts{.replicas = o.replicas, .learning_rate = *o.lr};
+    for (const auto& [name, value] : checked_values(entry, o.values, facts)) all.set(name, value);
+  }
+  return all;
+}
+
+/// Sets what entries of this kind read, but `entry` does not, back to defaults.
+void forget_unread(TrainOptions& options, const std::string& kind, const std::string& entry) {
+  const AllReaders readers = all_readers();
+  const auto is_unread = [&](const std::string& option) {
+    const auto found = readers.find(option);
+    return found != readers.end() && found->second.kind->name == kind && !reads(found->second, entry);
+  };
+  visit_with_defaults(options, [&](const OptionInfo& info, auto& field, const auto& usual) {
+    if (is_unread(info.name)) field = usual;
+  });
+  std::vector<std::string> unread;
+  for (const auto& [name, value] : options.values) {
+    if (is_unread(name)) unread.push_back(name);
+  }
+  for (const std::string& name : unread) options.values.erase(name);
+}
 
 }  // namespace
 
@@ -294,46 +322,64 @@ void check_is_read(const TrainOptions& options, const std::string& option) {
   if (!unread.means_nothing(option)) unread.check(option);
 }
 
-TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
-  forget_unread(options, readers_of(schedules()), schedule);
-  if (options.schedule != schedule) options.stale_weights = TrainOptions{}.stale_weights;
-  options.schedule = schedule;
+TrainOptions with_entry(TrainOptions options, const std::string& kind, const std::string& name) {
+  const auto found = std::ranges::find(entry_kinds(), kind, &EntryKind::name);
+  if (found == entry_kinds().end()) throw std::logic_error("there is no kind of entries called '" + kind + "'");
+  forget_unread(options, kind, name);
+  options.*found->chosen = name;
   return options;
 }
 
+TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
+  if (options.schedule != schedule) options.stale_weights = TrainOptions{}.stale_weights;
+  return with_entry(std::move(options), "schedule", schedule);
+}
+
 TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
-  const TrainOptions usual;
-  forget_unread(options, readers_of(couplings()), coupling);
   if (options.coupling != coupling) {
+    const TrainOptions usual;
     options.period = usual.period;
-    options.moving_rate = usual.moving_rate;
-    options.beta = usual.beta;
+    for (const EntryOption& option : entry_options()) {
+      if (option.kind->name == "coupling" && option.spec.worked_out) options.values.erase(option.spec.name);
+    }
     options.sampling = usual.sampling;
-    options.replicas = coupling == "none" ? usual.replicas : options.replicas;
+    options.replicas = find_coupling(coupling).topology == Topology::alone ? usual.replicas : options.replicas;
   }
-  options.coupling = coupling;
+  return with_entry(std::move(options), "coupling", coupling);
+}
+
+TrainOptions with_replicas(TrainOptions options, int replicas) {
+  options.replicas = replicas;
+  for (const EntryOption& option : entry_options()) {
+    if (option.spec.per_replica) options.values.erase(option.spec.name);
+  }
   return options;
 }
 
 std::optional<std::string> first_difference(const TrainOptions& before, const TrainOptions& now, OtherReplicas replicas) {
   std::optional<std::string> found;
+  const auto differs = [&](const auto& info, bool same) {
+    if (found || same || !info.identity || (info.of_replicas && replicas == OtherReplicas::allowed)) return;
+    found = info.name;
+  };
   visit_options(before, [&](const OptionInfo& info, const auto& old_value) {
     visit_options(now, [&](const OptionInfo& other, const auto& new_value) {
       if constexpr (std::is_same_v<std::decay_t<decltype(old_value)>, std::decay_t<decltype(new_value)>>) {
-        if (found || !info.identity || std::string_view(info.name) != other.name || old_value == new_value) return;
-        if (info.of_replicas && replicas == OtherReplicas::allowed) return;
-        found = info.name;
+        if (std::string_view(info.name) == other.name) differs(info, old_value == new_value);
       }
     });
   });
+  for (const EntryOption& option : entry_options()) {
+    differs(option.spec, value_or_usual(option.spec, before.values) == value_or_usual(option.spec, now.values));
+  }
   return found;
 }
 
 TrainOptions resolve(TrainOptions o) {
   visit_options(std::as_const(o), RangeCheck{});
   visit_options(std::as_const(o), TextCheck{});
-  check_known("data set", o.data, dataset_names());
-  const ScheduleEntry& schedule = find_schedule(o.schedule);
+  for (const EntryKind& kind : entry_kinds()) find_entry(kind, o.*kind.chosen);
+  check_values(o.values);
   check_known("policy of --when-worker-dies", o.when_worker_dies, {"auto", "continue", "wait", "stop"});
   check_known("precision", o.precision, {"fp32", "bf16"});
   check_known("memory format", o.memory_format, {"contiguous", "channels-last"});
@@ -342,14 +388,12 @@ TrainOptions resolve(TrainOptions o) {
   parse_publish(o.publish);
   resolve_stale_weights(o);
   for (const std::string& delay : o.inject_delay) parse_delay(delay);
-  visit_options(std::as_const(o), Unread(o));
+  Unread(o).refuse_any();
   resolve_optimizer(o);
   resolve_coupling(o);
   check_combinations(o);
-  if (o.max_in_flight == 0 && std::ranges::find(schedule.options, "max-in-flight") != schedule.options.end()) {
-    o.max_in_flight = default_passes_in_flight({.forward_threads = o.forward_threads, .backward_threads = o.backward_threads});
-  }
-  if (!schedule.uses_cuts) o.stages = 1;
+  o.values = values_of_entries(o);
+  if (!find_schedule(o.schedule).uses_cuts) o.stages = 1;
   if (o.stages == 1 && o.cuts != "auto" && !o.cuts.empty()) {
     throw UsageError(fmt::format("--cuts {} with a single stage: leave it out, or give --stages", o.cuts));
   }

@@ -1,7 +1,7 @@
-#include "couplings/parts.h"
-
 #include <cstdint>
 
+#include "couplings/entries.h"
+#include "couplings/parts.h"
 #include "rubato/core/error.h"
 #include "rubato/model/model.h"
 
@@ -40,7 +40,7 @@ class AdmmHooks final : public ReplicaHooks {
  public:
   AdmmHooks(int replica, const CouplingParts& parts, const CouplingOptions& options, const Channel<TurnRequest>& requests,
             const Channel<Contribution>& contributions)
-      : replica_(replica), penalty_(options.penalty), requests_(requests), contributions_(contributions) {
+      : replica_(replica), penalty_(options.values.get<double>("penalty")), requests_(requests), contributions_(contributions) {
     Bystander me;
     for (int block = 0; block < static_cast<int>(parts.model.blocks.size()); ++block) {
       auto& zeros = lambda_.emplace_back();
@@ -124,7 +124,7 @@ class Admm final : public Coupling {
                        [this](const Contribution& one) {
                          return fits(one.difference, {0, centre_.block_count()}, centre_) && complete(one.difference);
                        }},
-        centre_(parts.model, centre_store(parts, "none", 0)),
+        centre_(parts.model, centre_store(parts, {})),
         hooks_(parts, [&](int i) { return std::make_unique<AdmmHooks>(i, parts, options, requests_, contributions_); }),
         waiting_(static_cast<std::size_t>(options.replicas)) {
     Bystander me;
@@ -224,8 +224,23 @@ void Admm::load(torch::serialize::InputArchive& archive) {
 
 }  // namespace
 
-Made make_admm(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<Admm>(parts, options);
+CouplingEntry admm() {
+  return {
+      .name = "admm",
+      .summary = "round-robin linearised ADMM (--penalty); unstable where elastic averaging is not",
+      .paper = std::string(easgd_paper) + ", section 3.3",
+      .make = [](const CouplingParts& parts, const CouplingOptions& options) { return std::make_unique<Admm>(parts, options); },
+      .topology = Topology::centre,
+      .least_replicas = 2,
+      .default_period = 0,
+      .whole_steps = true,
+      .keeps_replicas = true,
+      .options =
+          {{.name = "penalty", .usual = 1.0, .help = "admm: rho, strength of the coupling to the centre, above 0", .low = 0}},
+      .check =
+          [](const OptionValues& values, const RunFacts&) {
+            if (!(values.get<double>("penalty") > 0)) throw UsageError("--penalty 0 must be above 0");
+          }};
 }
 
 }  // namespace rubato::coupling_detail

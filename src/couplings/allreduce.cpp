@@ -2,6 +2,7 @@
 #include <deque>
 #include <map>
 
+#include "couplings/entries.h"
 #include "couplings/parts.h"
 
 namespace rubato::coupling_detail {
@@ -65,9 +66,9 @@ class AllReduceHooks final : public ReplicaHooks {
 class Reducer {
  public:
   Reducer(const CouplingOptions& options, int replica, BlockRange blocks, WeightStore& store, std::int64_t first_step)
-      : options_(options),
-        replica_(replica),
+      : replica_(replica),
         group_{"gradients/" + std::to_string(blocks.first), options.replicas},
+        bucket_bytes_(1024 * options.values.get<double>("bucket-kib")),
         inbox_(handovers(options.prefixes[static_cast<std::size_t>(replica)], blocks)),
         store_(store),
         step_(first_step) {}
@@ -90,7 +91,7 @@ class Reducer {
       if (handover.kind == Handover::gradient) {
         bytes_ += bytes_of(handover.part.gradients);
         bucket_.push_back(std::move(handover.part));
-        if (bytes_ >= options_.bucket_bytes) reduce(me);
+        if (static_cast<double>(bytes_) >= bucket_bytes_) reduce(me);
       } else {
         if (!bucket_.empty()) reduce(me);
         ++step_;
@@ -120,9 +121,9 @@ class Reducer {
     bytes_ = 0;
   }
 
-  const CouplingOptions& options_;
   int replica_;
   GroupSpec group_;
+  double bucket_bytes_;
   Channel<Handover> inbox_;
   WeightStore& store_;
   std::int64_t step_;
@@ -175,8 +176,22 @@ class AllReduce final : public Coupling {
 
 }  // namespace
 
-Made make_allreduce(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<AllReduce>(parts, options);
+CouplingEntry allreduce() {
+  return {.name = "allreduce",
+          .summary = "synchronous data parallelism: every replica applies the mean gradient, summed while backward goes on",
+          .make = [](const CouplingParts& parts,
+                     const CouplingOptions& options) { return std::make_unique<AllReduce>(parts, options); },
+          .default_period = 0,
+          .shards_data = true,
+          .fixed_protocol = true,
+          .every_block = true,
+          .loses_replicas = true,
+          .options = {{.name = "bucket-kib",
+                       .usual = 1024.0,
+                       .help = "allreduce: KiB of gradients that travel together",
+                       .low = 1.0 / 1024,
+                       .high = 1 << 20,
+                       .identity = false}}};
 }
 
 }  // namespace rubato::coupling_detail

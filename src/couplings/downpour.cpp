@@ -1,7 +1,9 @@
 #include <cstdint>
 
+#include "couplings/entries.h"
 #include "couplings/parts.h"
 #include "rubato/context/ordered_mutex.h"
+#include "rubato/core/error.h"
 #include "rubato/model/model.h"
 
 namespace rubato::coupling_detail {
@@ -142,8 +144,8 @@ void DownpourHooks::load(torch::serialize::InputArchive& archive) {
 /// MVADOWNPOUR).
 class Downpour final : public CentreCoupling {
  public:
-  Downpour(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging)
-      : CentreCoupling(parts, options, averaging, options.averaging_rate),
+  Downpour(const CouplingParts& parts, const CouplingOptions& options, const AveragingOptions& averaging)
+      : CentreCoupling(parts, options, averaging),
         pushes_{{"pushes", unbounded}, [this](const Push& push) { return is_usable(push); }},
         hooks_(parts, [&](int i) { return std::make_unique<DownpourHooks>(i, parts, options, pushes_); }) {}
 
@@ -202,18 +204,43 @@ class Downpour final : public CentreCoupling {
   HooksOf<DownpourHooks> hooks_;
 };
 
+/// `averaging`: of the centre, as in `AveragingOptions`.
+CouplingEntry entry(const std::string& name, const std::string& summary, const std::string& paper, Averaging averaging) {
+  return {.name = name,
+          .summary = summary,
+          .paper = paper,
+          .make =
+              [averaging](const CouplingParts& parts, const CouplingOptions& options) {
+                const bool moves = averaging == Averaging::moving;
+                return std::make_unique<Downpour>(
+                    parts, options, AveragingOptions{averaging, moves ? options.values.get<double>("averaging-rate") : 0});
+              },
+          .topology = Topology::centre,
+          .membership = Membership::free,
+          .default_period = 1,
+          .changes_members = true,
+          .loses_replicas = true};
+}
+
 }  // namespace
 
-Made make_downpour(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<Downpour>(parts, options, "none");
+CouplingEntry downpour() {
+  return entry("downpour", "each replica adds what it learned to the centre and goes on from there (--period)",
+               "Dean et al. 2012", Averaging::none);
 }
 
-Made make_adownpour(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<Downpour>(parts, options, "mean");
+CouplingEntry adownpour() {
+  return entry("adownpour", "downpour; evaluated is the mean of all centres so far", easgd_paper, Averaging::mean);
 }
 
-Made make_mvadownpour(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<Downpour>(parts, options, "moving");
+CouplingEntry mvadownpour() {
+  CouplingEntry moving = entry("mvadownpour", "downpour; evaluated is a moving average of the centre (--averaging-rate)",
+                               easgd_paper, Averaging::moving);
+  moving.options = {averaging_rate_option()};
+  moving.check = [](const OptionValues& values, const RunFacts&) {
+    if (!(values.get<double>("averaging-rate") > 0)) throw UsageError("--averaging-rate 0 must be above 0 and at most 1");
+  };
+  return moving;
 }
 
 }  // namespace rubato::coupling_detail

@@ -1,8 +1,11 @@
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <map>
 #include <tuple>
 
 #include "couplings/elastic_rule.h"
+#include "couplings/entries.h"
 #include "couplings/parts.h"
 #include "rubato/core/error.h"
 #include "rubato/model/recycler.h"
@@ -91,7 +94,8 @@ class ElasticHooks final : public ReplicaHooks {
 class Elastic : public CentreCoupling {
  public:
   Elastic(const CouplingParts& parts, const CouplingOptions& options)
-      : CentreCoupling(parts, options, "none", 0),
+      : CentreCoupling(parts, options, {}),
+        moving_rate_(options.values.get<double>("moving-rate")),
         requests_{{"requests", unbounded}, [this](const ElasticRequest& request) { return is_usable(request); }},
         hooks_(parts, [&](int i) { return std::make_unique<ElasticHooks>(i, options, requests_); }) {
     for (int block = 0; block < centre_.block_count(); ++block) forces_.push_back(std::make_shared<Recycler>());
@@ -127,7 +131,7 @@ class Elastic : public CentreCoupling {
         for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(now.tensors[i]);
         for (std::size_t v = 0; v < requests.size(); ++v) {
           auto force = forces_[static_cast<std::size_t>(block)]->take(now.tensors);
-          elastic_force(requests[v].weights[local]->tensors, now.tensors, options_.moving_rate, force->tensors);
+          elastic_force(requests[v].weights[local]->tensors, now.tensors, moving_rate_, force->tensors);
           require_finite(requests[v].replica, force->tensors);
           for (std::size_t i = 0; i < next.size(); ++i) next[i].add_(force->tensors[i]);
           forces[v].push_back(std::move(force));
@@ -157,6 +161,7 @@ class Elastic : public CentreCoupling {
     return request.joins || request.leaves || fits(request.weights, request.blocks, centre_);
   }
 
+  double moving_rate_;
   Channel<ElasticRequest> requests_;
   std::vector<std::shared_ptr<Recycler>> forces_;  // per block: memory of forces that have been applied
   HooksOf<ElasticHooks> hooks_;
@@ -218,14 +223,88 @@ class SyncElastic final : public Elastic {
   std::map<std::tuple<std::int64_t, int, int>, Round> rounds_;  ///< by step and blocks
 };
 
-}  // namespace
-
-Made make_easgd(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<SyncElastic>(parts, options);
+std::vector<OptionSpec> rate_options() {
+  return {{.name = "moving-rate",
+           .usual = 0.0,
+           .help = "elastic averaging: alpha, how far replica and centre move towards each other",
+           .low = 0,
+           .of_replicas = true,
+           .per_replica = true,
+           .worked_out = true},
+          {.name = "beta",
+           .usual = 0.9,
+           .help = "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9",
+           .low = 0,
+           .of_replicas = true,
+           .worked_out = true}};
 }
 
-Made make_async_easgd(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<AsyncElastic>(parts, options);
+/// alpha = beta / p, and the reverse.
+void complete_rates(OptionValues& values, const RunFacts& facts) {
+  if (values.has("moving-rate") && values.has("beta")) return;
+  if (!values.has("moving-rate")) {
+    values.set("moving-rate", (values.has("beta") ? values.get<double>("beta") : 0.9) / facts.replicas);
+  }
+  values.set("beta", values.get<double>("moving-rate") * facts.replicas);
+}
+
+void check_rates(const std::string& coupling, const OptionValues& values, const RunFacts& facts) {
+  const double rate = values.get<double>("moving-rate");
+  if (values.get<double>("beta") != rate * facts.replicas) {
+    throw UsageError("--moving-rate alpha and --beta = replicas x alpha say the same: give one of them");
+  }
+  const CouplingEntry& entry = find_coupling(coupling);
+  const double bound = largest_moving_rate(entry, facts.learning_rate, facts.replicas);
+  if (rate <= bound) return;
+  throw UsageError(
+      fmt::format("--moving-rate {:.4g} is beyond {:.4g} = {}, where {} with learning rate {:.4g} is unstable even on "
+                  "a quadratic: give less, 0.9 / replicas is usual",
+                  rate, bound, entry.fixed_protocol ? "(4 - 2 lr) / (2 + 2 p - lr p)" : "(4 - 2 lr) / (4 - lr)", coupling,
+                  facts.learning_rate));
+}
+
+template <class T>
+CouplingEntry elastic(const std::string& name, const std::string& summary, const std::string& part_of_paper) {
+  return {.name = name,
+          .summary = summary,
+          .paper = easgd_paper + part_of_paper,
+          .make = [](const CouplingParts& parts, const CouplingOptions& options) { return std::make_unique<T>(parts, options); },
+          .topology = Topology::centre,
+          .loses_replicas = true,
+          .options = rate_options(),
+          .complete = complete_rates,
+          .check = [name](const OptionValues& values, const RunFacts& facts) { check_rates(name, values, facts); }};
+}
+
+}  // namespace
+
+CouplingEntry easgd() {
+  CouplingEntry entry = elastic<SyncElastic>(
+      "easgd", "synchronous elastic averaging: all replicas meet a centre every --period steps (--moving-rate)", "");
+  entry.fixed_protocol = true;
+  return entry;
+}
+
+CouplingEntry async_easgd() {
+  CouplingEntry entry = elastic<AsyncElastic>(
+      "async-easgd", "asynchronous elastic averaging: each replica meets the centre by its own clock (--period, --moving-rate)",
+      ", algorithm 1");
+  entry.membership = Membership::free;
+  entry.changes_members = true;
+  return entry;
+}
+
+CouplingEntry eamsgd() {
+  CouplingEntry entry =
+      elastic<AsyncElastic>("eamsgd", "async-easgd with Nesterov momentum in the replicas (--momentum)", ", algorithm 2");
+  entry.membership = Membership::free;
+  entry.look_ahead = entry.changes_members = true;
+  return entry;
 }
 
 }  // namespace rubato::coupling_detail
+
+double rubato::largest_moving_rate(const CouplingEntry& coupling, double rate, int replicas) {
+  const double p = replicas;
+  return coupling.fixed_protocol ? (4 - 2 * rate) / (2 + 2 * p - rate * p) : (4 - 2 * rate) / (4 - rate);
+}

@@ -1,6 +1,7 @@
-#include "couplings/parts.h"
-
 #include <cstdint>
+
+#include "couplings/entries.h"
+#include "couplings/parts.h"
 
 namespace rubato::coupling_detail {
 namespace {
@@ -89,8 +90,17 @@ class Lap final : public Coupling {
 
 }  // namespace
 
-Made make_lap(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<Lap>(parts, options);
+CouplingEntry lap() {
+  return {
+      .name = "lap",
+      .summary = "every --period steps averagers add the difference to the mean; workers never wait",
+      .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
+      .make = [](const CouplingParts& parts, const CouplingOptions& options) { return std::make_unique<Lap>(parts, options); },
+      .membership = Membership::free,
+      .least_replicas = 2,
+      .default_period = 16,
+      .shards_data = true,
+      .loses_replicas = true};
 }
 
 }  // namespace rubato::coupling_detail

@@ -1,6 +1,7 @@
-#include "couplings/parts.h"
-
 #include <cstdint>
+
+#include "couplings/entries.h"
+#include "couplings/parts.h"
 
 namespace rubato::coupling_detail {
 namespace {
@@ -43,8 +44,15 @@ class LocalSgd final : public Coupling {
 
 }  // namespace
 
-Made make_local_sgd(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<LocalSgd>(parts, options);
+CouplingEntry local_sgd() {
+  return {.name = "local-sgd",
+          .summary = "every --period steps all replicas wait and go on from their mean",
+          .paper = "Stich 2019, arXiv 1805.09767",
+          .make = [](const CouplingParts& parts,
+                     const CouplingOptions& options) { return std::make_unique<LocalSgd>(parts, options); },
+          .shards_data = true,
+          .fixed_protocol = true,
+          .loses_replicas = true};
 }
 
 }  // namespace rubato::coupling_detail

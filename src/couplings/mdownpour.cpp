@@ -1,6 +1,7 @@
-#include "couplings/parts.h"
-
 #include <cstdint>
+
+#include "couplings/entries.h"
+#include "couplings/parts.h"
 
 namespace rubato::coupling_detail {
 namespace {
@@ -114,8 +115,18 @@ class MomentumDownpour final : public Coupling {
 
 }  // namespace
 
-Made make_mdownpour(const CouplingParts& parts, const CouplingOptions& options) {
-  return std::make_unique<MomentumDownpour>(parts, options);
+CouplingEntry mdownpour() {
+  return {.name = "mdownpour",
+          .summary = "gradients go to the centre, which has Nesterov momentum; period 1",
+          .paper = easgd_paper,
+          .make = [](const CouplingParts& parts,
+                     const CouplingOptions& options) { return std::make_unique<MomentumDownpour>(parts, options); },
+          .topology = Topology::centre,
+          .default_period = 0,
+          .look_ahead = true,
+          .every_block = true,
+          .changes_members = true,
+          .clock = StepClock::centre};
 }
 
 }  // namespace rubato::coupling_detail

@@ -166,18 +166,17 @@ void ExchangeCount::load(torch::serialize::InputArchive& archive) {
   }
 }
 
-StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate) {
+StoreOptions centre_store(const CouplingParts& parts, const AveragingOptions& averaging) {
   StoreOptions options = parts.store;
-  options.averaging = {averaging, rate};
+  options.averaging = averaging;
   options.name = "centre";
   if (!parts.centre_here) options.device = torch::kMeta;
   return options;
 }
 
-CentreCoupling::CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging,
-                               double rate)
+CentreCoupling::CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const AveragingOptions& averaging)
     : options_(options),
-      centre_(parts.model, centre_store(parts, averaging, rate)),
+      centre_(parts.model, centre_store(parts, averaging)),
       exchanges_(options.replicas, centre_.block_count()) {}
 
 void CentreCoupling::replica_resumes(Actor& me, WeightStore& store, int /*replica*/, std::int64_t step) {

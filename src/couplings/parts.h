@@ -168,8 +168,8 @@ void serve_until_all_left(Context& me, const Channel<R>& requests, const Couplin
 /// A coupling whose replicas exchange weights with a centre, which counts how stale what they bring is.
 class CentreCoupling : public Coupling {
  public:
-  /// `averaging` and `rate`: of the centre's weights, as in `AveragingOptions`.
-  CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const std::string& averaging, double rate);
+  /// `averaging`: of the centre's weights.
+  CentreCoupling(const CouplingParts& parts, const CouplingOptions& options, const AveragingOptions& averaging);
   void replica_resumes(Actor& me, WeightStore& store, int replica, std::int64_t step) override;
   WeightStore& evaluation_weights() override { return centre_; }
   std::optional<StalenessCount> centre_staleness(int block) const override;
@@ -200,13 +200,13 @@ class HooksOf {
 };
 
 /// Options of a centre's store: it starts with the model's weights; without content where the centre is in another process.
-StoreOptions centre_store(const CouplingParts& parts, const std::string& averaging, double rate);
+StoreOptions centre_store(const CouplingParts& parts, const AveragingOptions& averaging);
 
 /// The mean of several stores' iterates (of Nesterov momentum without its look-ahead), kept in a store of its own; statistics are
 /// those of the first.
 class MeanStore {
  public:
-  explicit MeanStore(const CouplingParts& parts) : stores_(parts.stores), mean_(parts.model, centre_store(parts, "none", 0)) {}
+  explicit MeanStore(const CouplingParts& parts) : stores_(parts.stores), mean_(parts.model, centre_store(parts, {})) {}
   WeightStore& refreshed();
 
  private:
@@ -216,18 +216,5 @@ class MeanStore {
 
 /// The mean over replicas of `weights`, block by block.
 BlockTensors mean_over(Context& me, const GroupSpec& group, int rank, const BlockSets& weights);
-
-using Made = std::unique_ptr<Coupling>;
-Made make_none(const CouplingParts&, const CouplingOptions&);
-Made make_allreduce(const CouplingParts&, const CouplingOptions&);
-Made make_easgd(const CouplingParts&, const CouplingOptions&);
-Made make_async_easgd(const CouplingParts&, const CouplingOptions&);
-Made make_downpour(const CouplingParts&, const CouplingOptions&);
-Made make_adownpour(const CouplingParts&, const CouplingOptions&);
-Made make_mvadownpour(const CouplingParts&, const CouplingOptions&);
-Made make_mdownpour(const CouplingParts&, const CouplingOptions&);
-Made make_admm(const CouplingParts&, const CouplingOptions&);
-Made make_local_sgd(const CouplingParts&, const CouplingOptions&);
-Made make_lap(const CouplingParts&, const CouplingOptions&);
 
 }  // namespace rubato::coupling_detail

@@ -18,7 +18,7 @@ struct CifarLayout {
   std::int64_t record() const { return label_bytes + pixels; }
 };
 
-std::vector<FileBytes> read_records(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& directory,
+std::vector<FileBytes> read_records(const DatasetFiles& entry, const CifarLayout& layout, const std::filesystem::path& directory,
                                     const std::vector<std::string>& names) {
   std::vector<FileBytes> files;
   for (const std::string& name : names) {
@@ -34,7 +34,7 @@ std::vector<FileBytes> read_records(const DatasetEntry& entry, const CifarLayout
   return files;
 }
 
-Dataset load_cifar_part(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& directory,
+Dataset load_cifar_part(const DatasetFiles& entry, const CifarLayout& layout, const std::filesystem::path& directory,
                         const std::vector<std::string>& names) {
   const std::vector<FileBytes> files = read_records(entry, layout, directory, names);
   std::int64_t count = 0;
@@ -55,7 +55,7 @@ Dataset load_cifar_part(const DatasetEntry& entry, const CifarLayout& layout, co
   return image_dataset(entry, images, labels);
 }
 
-DataSplit load(const DatasetEntry& entry, const CifarLayout& layout, const std::filesystem::path& place) {
+DataSplit load(const DatasetFiles& entry, const CifarLayout& layout, const std::filesystem::path& place) {
   const std::filesystem::path inside = place / layout.folder;
   std::error_code ignored;
   const std::filesystem::path directory = std::filesystem::is_directory(inside, ignored) ? inside : place;
@@ -64,13 +64,13 @@ DataSplit load(const DatasetEntry& entry, const CifarLayout& layout, const std::
 
 }  // namespace
 
-DataSplit load_cifar10(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
+DataSplit load_cifar10(const DatasetFiles& entry, const std::filesystem::path& place, const DataOptions&) {
   CifarLayout layout{"cifar-10-batches-bin", {}, {"test_batch.bin"}, 1};
   for (int i = 1; i <= 5; ++i) layout.train.push_back("data_batch_" + std::to_string(i) + ".bin");
   return load(entry, layout, place);
 }
 
-DataSplit load_cifar100(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
+DataSplit load_cifar100(const DatasetFiles& entry, const std::filesystem::path& place, const DataOptions&) {
   // The first label is one of 20 coarse classes, the second one of the 100 fine ones.
   return load(entry, {"cifar-100-binary", {"train.bin"}, {"test.bin"}, 2}, place);
 }

@@ -1,17 +1,18 @@
 #include "rubato/data/dataset.h"
 
-#include <algorithm>
 #include <cstdint>
 
 #include "data/formats.h"
 #include "rubato/core/error.h"
+#include "rubato/core/registry.h"
 
 namespace rubato {
 namespace {
 
-const std::vector<DatasetEntry>& table() {
-  static const std::vector<DatasetEntry> entries = {
+const std::vector<DatasetFiles>& table() {
+  static const std::vector<DatasetFiles> entries = {
       {"fashion-mnist",
+       "60,000 + 10,000 images of clothes, 28 x 28, 10 classes (Debian: dataset-fashion-mnist)",
        "/usr/share/datasets/fashion-mnist",
        "install Debian's package dataset-fashion-mnist, which puts it in /usr/share/datasets/fashion-mnist, or name "
        "its "
@@ -22,6 +23,7 @@ const std::vector<DatasetEntry>& table() {
        {60000, 10000, 1, 28, 28},
        load_idx},
       {"mnist",
+       "60,000 + 10,000 handwritten digits, 28 x 28, IDX files",
        "data/mnist",
        "put the four IDX files of MNIST there or name their folder with --data-dir",
        10,
@@ -30,6 +32,7 @@ const std::vector<DatasetEntry>& table() {
        {60000, 10000, 1, 28, 28},
        load_idx},
       {"cifar10",
+       "50,000 + 10,000 colour images, 32 x 32, 10 classes, binary version",
        "data/cifar10",
        "unpack the binary version of CIFAR-10 (cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html) "
        "there or name its folder with --data-dir",
@@ -39,6 +42,7 @@ const std::vector<DatasetEntry>& table() {
        {50000, 10000, 3, 32, 32},
        load_cifar10},
       {"cifar100",
+       "50,000 + 10,000 colour images, 32 x 32, 100 classes, binary version",
        "data/cifar100",
        "unpack the binary version of CIFAR-100 (cifar-100-binary.tar.gz of "
        "https://www.cs.toronto.edu/~kriz/cifar.html) "
@@ -49,6 +53,7 @@ const std::vector<DatasetEntry>& table() {
        {50000, 10000, 3, 32, 32},
        load_cifar100},
       {"text",
+       "characters of a text; the last tenth is the test split",
        "/usr/lib/bible.data",
        "install Debian's package bible-kjv-text, which puts it in /usr/lib/bible.data, or name a text file with "
        "--data-dir",
@@ -61,30 +66,60 @@ const std::vector<DatasetEntry>& table() {
   return entries;
 }
 
-}  // namespace
-
-std::vector<std::string> dataset_names() {
-  std::vector<std::string> names;
-  for (const DatasetEntry& entry : table()) names.push_back(entry.name);
-  return names;
+/// Memory that is never touched is never taken.
+DataSplit blank(const DatasetFiles& files) {
+  const auto split = [&](std::int64_t samples) {
+    return image_dataset(files, torch::zeros({samples, files.shape[2], files.shape[3], files.shape[4]}, torch::kUInt8),
+                         torch::zeros({samples}, torch::kInt64));
+  };
+  return {split(files.shape[0]), split(files.shape[1])};
 }
 
-DataSplit load_dataset(const std::string& name, const std::string& directory, const TextOptions& text) {
-  const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
-  if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
-  return entry->load(*entry, directory.empty() ? entry->directory : directory, text);
+Registry<DatasetEntry>& registry() {
+  static Registry<DatasetEntry> all("data set", [] {
+    std::vector<DatasetEntry> entries;
+    for (const DatasetFiles& files : table()) {
+      entries.push_back({.name = files.name,
+                         .summary = files.summary,
+                         .load = [&files](const std::string& directory, const DataOptions& options) {
+                           return files.load(files, directory.empty() ? files.directory : directory, options);
+                         }});
+      if (files.shape.empty()) {
+        entries.back().reads = {"sequence-length"};
+      } else {
+        entries.back().blank = [&files] { return blank(files); };
+      }
+    }
+    return entries;
+  }());
+  return all;
+}
+
+}  // namespace
+
+bool register_dataset(DatasetEntry entry) {
+  return registry().add(std::move(entry));
+}
+
+std::vector<DatasetEntry> datasets() {
+  return registry().all();
+}
+
+const DatasetEntry& find_dataset(const std::string& name) {
+  return registry().find(name);
+}
+
+DataSplit load_dataset(const std::string& name, const std::string& directory, const DataOptions& options) {
+  const DatasetEntry& entry = find_dataset(name);
+  DataOptions completed = options;
+  completed.values = completed_values(entry, options.values, {});
+  return entry.load(directory, completed);
 }
 
 DataSplit dry_run_dataset(const std::string& name) {
-  const auto entry = std::ranges::find(table(), name, &DatasetEntry::name);
-  if (entry == table().end()) throw unknown_name("data set", name, dataset_names());
-  if (entry->shape.empty()) throw UsageError("data set '" + name + "' has no fixed shape: its files are needed");
-  const auto split = [&](std::int64_t samples) {
-    const auto& shape = entry->shape;  // memory that is never touched is never taken
-    return image_dataset(*entry, torch::zeros({samples, shape[2], shape[3], shape[4]}, torch::kUInt8),
-                         torch::zeros({samples}, torch::kInt64));
-  };
-  return {split(entry->shape[0]), split(entry->shape[1])};
+  const DatasetEntry& entry = find_dataset(name);
+  if (!entry.blank) throw UsageError("data set '" + name + "' has no fixed shape: its files are needed");
+  return entry.blank();
 }
 
 void check_label(const std::filesystem::path& path, std::int64_t sample, std::int64_t label, std::int64_t classes) {
@@ -93,7 +128,7 @@ void check_label(const std::filesystem::path& path, std::int64_t sample, std::in
                   " is outside 0.." + std::to_string(classes - 1) + "; the file is damaged or of another data set");
 }
 
-Dataset image_dataset(const DatasetEntry& entry, torch::Tensor images, torch::Tensor labels) {
+Dataset image_dataset(const DatasetFiles& entry, torch::Tensor images, torch::Tensor labels) {
   return {entry.name, std::move(images), std::move(labels), entry.classes, entry.mean, entry.deviation};
 }
 

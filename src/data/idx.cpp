@@ -74,7 +74,7 @@ torch::Tensor read_idx(const std::filesystem::path& path, int dimensions) {
       file.bytes->data() + header, shape, [bytes = file.bytes](void*) {}, torch::kUInt8);
 }
 
-Dataset load_idx_part(const DatasetEntry& entry, const std::filesystem::path& directory, const std::string& part) {
+Dataset load_idx_part(const DatasetFiles& entry, const std::filesystem::path& directory, const std::string& part) {
   const auto images_path = find_file(directory, part + "-images-idx3-ubyte", entry.how_to_get);
   const auto labels_path = find_file(directory, part + "-labels-idx1-ubyte", entry.how_to_get);
   const torch::Tensor images = read_idx(images_path, 3);
@@ -91,7 +91,7 @@ Dataset load_idx_part(const DatasetEntry& entry, const std::filesystem::path& di
 
 }  // namespace
 
-DataSplit load_idx(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions&) {
+DataSplit load_idx(const DatasetFiles& entry, const std::filesystem::path& place, const DataOptions&) {
   return {load_idx_part(entry, place, "train"), load_idx_part(entry, place, "t10k")};
 }
 

@@ -22,7 +22,7 @@ bool is_text_name(const std::filesystem::path& path) {
 }
 
 /// The one text in a folder: bible.data, or else the only *.txt or *.txt.gz. Several would make the choice a guess.
-std::filesystem::path only_text_in(const DatasetEntry& entry, const std::filesystem::path& directory) {
+std::filesystem::path only_text_in(const DatasetFiles& entry, const std::filesystem::path& directory) {
   std::error_code error;  // of what cannot be read; a file that cannot be is not a text
   if (std::filesystem::is_regular_file(directory / "bible.data", error)) return directory / "bible.data";
   std::vector<std::filesystem::path> found;
@@ -37,7 +37,7 @@ std::filesystem::path only_text_in(const DatasetEntry& entry, const std::filesys
                   " *.txt files, expected one; name the file itself with --data-dir");
 }
 
-FileBytes read_text(const DatasetEntry& entry, const std::filesystem::path& place) {
+FileBytes read_text(const DatasetFiles& entry, const std::filesystem::path& place) {
   if (const auto why = hidden_by(place)) throw DataError(place.string() + ": " + *why + "; check the path and its permissions");
   if (!std::filesystem::exists(place)) throw DataError(place.string() + ": not found; " + entry.how_to_get);
   if (std::filesystem::is_character_file(place) || std::filesystem::is_block_file(place)) {
@@ -98,7 +98,7 @@ torch::Tensor tokens_of(const FileBytes& text, const Vocabulary& vocabulary) {
 }
 
 /// Inputs and targets are two views of the same tokens.
-Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::int64_t length, const Vocabulary& vocabulary) {
+Dataset samples_of(const DatasetFiles& entry, const torch::Tensor& tokens, std::int64_t length, const Vocabulary& vocabulary) {
   const std::int64_t count = (tokens.size(0) - 1) / length;
   const auto from = [&](std::int64_t begin) { return tokens.narrow(0, begin, count * length).view({count, length}); };
   return {entry.name, from(0), from(1), vocabulary.size(), {}, {}, vocabulary.bytes};
@@ -106,7 +106,7 @@ Dataset samples_of(const DatasetEntry& entry, const torch::Tensor& tokens, std::
 
 }  // namespace
 
-DataSplit load_text(const DatasetEntry& entry, const std::filesystem::path& place, const TextOptions& options) {
+DataSplit load_text(const DatasetFiles& entry, const std::filesystem::path& place, const DataOptions& options) {
   const std::int64_t length = options.sequence_length;
   if (length < 1) {
     throw UsageError("sequence length " + std::to_string(length) + " makes no sample: it must be at least 1");

@@ -49,6 +49,8 @@ struct Job::Member {
 
 Job::Job(const Model& model, JobParts parts, StepObserver& observer) : model_(model), parts_(std::move(parts)) {
   check(parts_.schedule, static_cast<int>(model.blocks.size()));
+  parts_.schedule = completed(std::move(parts_.schedule));
+  parts_.coupling = completed(std::move(parts_.coupling), parts_.store.optimizer.learning_rate.base);
   const int count = parts_.coupling.replicas;
   const Placement& place = parts_.place;
   const ScheduleEntry& entry = find_schedule(parts_.schedule.name);
@@ -148,7 +150,8 @@ std::int64_t Job::position() const {
 
 std::vector<Role> Job::roles() {
   const int width = find_schedule(parts_.schedule.name).width(parts_.schedule);
-  const bool may_change = find_coupling(parts_.coupling.name).changes_members;
+  const CouplingEntry& coupling = find_coupling(parts_.coupling.name);
+  const bool may_change = coupling.changes_members, has_centre = coupling.topology == Topology::centre;
   const bool at_coordinator = parts_.place.who == Placement::coordinator;
   std::vector<Role> all;
   for (int i = 0; i < replicas() && !at_coordinator; ++i) {
@@ -168,9 +171,9 @@ std::vector<Role> Job::roles() {
     }
   }
   const int centre_device = replicas() * width;
-  if (at_coordinator && find_coupling(parts_.coupling.name).extra_roles == 0) return all;
+  if (at_coordinator && !has_centre) return all;
   for (Role& role : coupling_->roles(begin_)) {
-    role.device = find_coupling(parts_.coupling.name).extra_roles > 0 ? centre_device : role.device * width;
+    role.device = has_centre ? centre_device : role.device * width;
     all.push_back(std::move(role));
   }
   return all;

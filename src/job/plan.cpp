@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <thread>
 
 #include "rubato/core/error.h"
@@ -20,19 +21,17 @@ namespace {
 
 constexpr std::int64_t least_steps_between_tests = 20;
 
-bool is_text_model(const std::string& name) {
-  for (const ZooEntry& entry : zoo()) {
-    if (entry.name == name) return entry.text;
-  }
-  return false;  // make_model says what is wrong
-}
-
 Model build_model(const TrainOptions& o, const Dataset& data) {
-  if (is_text_model(o.model) != data.is_text()) {
+  if (find_model(o.model).text != data.is_text()) {
     throw UsageError(fmt::format("--model {} does not fit --data {}: a {} data set needs a {} model, see `rubato list models`",
                                  o.model, o.data, data.is_text() ? "text" : "image", data.is_text() ? "text" : "image"));
   }
-  ZooOptions zoo{.model = o.model, .classes = data.classes, .width = o.width, .dropout = o.dropout.value_or(-1), .seed = o.seed};
+  ZooOptions zoo{.model = o.model,
+                 .classes = data.classes,
+                 .width = o.width,
+                 .dropout = o.dropout.value_or(-1),
+                 .seed = o.seed,
+                 .values = o.values};
   if (data.is_text()) {
     zoo.sequence_length = data.inputs.size(1);
   } else {
@@ -47,10 +46,10 @@ Model build_model(const TrainOptions& o, const Dataset& data) {
 }
 
 /// Tokens mean what they meant where the weights come from.
-TextOptions text_options(const TrainOptions& o) {
-  TextOptions text{.sequence_length = o.sequence_length};
-  if (!o.init_from.empty()) text.vocabulary = find_vocabulary(find_weights(o.init_from));
-  return text;
+DataOptions data_options(const TrainOptions& o) {
+  DataOptions data{.sequence_length = o.sequence_length, .values = o.values};
+  if (!o.init_from.empty()) data.vocabulary = find_vocabulary(find_weights(o.init_from));
+  return data;
 }
 
 /// Or the first test would fail, after an epoch.
@@ -176,9 +175,10 @@ void simulate_on(Plan& plan) {
   plan.stage.device = plan.store.device = torch::kMeta;
 }
 
-bool uses_micro_batches(const Plan& plan) {
-  const auto& used = find_schedule(plan.options.schedule).options;
-  return std::find(used.begin(), used.end(), "micro-batches") != used.end();
+/// Parts that a batch is passed in; nothing: it is passed whole.
+std::optional<std::int64_t> micro_batches(const Plan& plan) {
+  const OptionValues& values = plan.options.values;
+  return values.has("micro-batches") ? std::optional(values.get<std::int64_t>("micro-batches")) : std::nullopt;
 }
 
 /// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
@@ -187,7 +187,7 @@ std::int64_t shortest_pass(const Plan& plan) {
   const std::int64_t all = plan.data->train.size(), batches = plan.batches->batches_per_epoch();
   const bool comes_to_the_last = plan.total_steps * o.replicas >= batches;
   const std::int64_t samples = comes_to_the_last ? all - (batches - 1) * o.batch_size : o.batch_size;
-  return uses_micro_batches(plan) ? std::max<std::int64_t>(1, samples / o.micro_batches) : samples;
+  return std::max<std::int64_t>(1, samples / micro_batches(plan).value_or(1));
 }
 
 /// What normalises over a batch cannot learn from one sample: that is said now, not at the end of the first epoch.
@@ -203,10 +203,11 @@ void check_shortest_pass(const Plan& plan) {
   try {
     stage.forward(std::move(weights), blank_batch(plan, 1).input, 0);
   } catch (const DataError& error) {
-    throw UsageError(fmt::format(
-        "{} samples in batches of {}{} come to a pass of one sample, but {}: choose another --batch-size",
-        plan.data->train.size(), plan.options.batch_size,
-        uses_micro_batches(plan) ? fmt::format(" and {} micro-batches", plan.options.micro_batches) : "", error.what()));
+    const auto parts = micro_batches(plan);
+    throw UsageError(
+        fmt::format("{} samples in batches of {}{} come to a pass of one sample, but {}: choose another --batch-size",
+                    plan.data->train.size(), plan.options.batch_size, parts ? fmt::format(" and {} micro-batches", *parts) : "",
+                    error.what()));
   }
 }
 
@@ -226,6 +227,12 @@ std::vector<int> choose_cuts(const Plan& plan) {
   return balanced_cuts(profile.costs_of_stages(), o.stages);
 }
 
+/// Of a replica; what a centre is averaged by belongs to the coupling.
+AveragingOptions averaging(const OptionValues& values) {
+  if (!values.has("averaging")) return {};
+  return {parse_averaging(values.get<std::string>("averaging")), values.get<double>("averaging-rate")};
+}
+
 StoreOptions store_options(const TrainOptions& o, const Plan& plan) {
   return {.optimizer = {.name = o.optimizer,
                         .learning_rate = learning_rate(o, plan),
@@ -234,38 +241,23 @@ StoreOptions store_options(const TrainOptions& o, const Plan& plan) {
                         .momentum_form = parse_momentum_form(o.momentum_form),
                         .weight_decay = *o.weight_decay,
                         .clip_norm = o.clip_norm,
-                        .clip_value = o.clip_value},
-          .averaging = {o.averaging, o.averaging_rate},
+                        .clip_value = o.clip_value,
+                        .values = o.values},
+          .averaging = averaging(o.values),
           .scale_by_staleness = o.staleness_scaling == "inverse",
           .device = plan.stage.device};
 }
 
 ScheduleOptions schedule_options(const TrainOptions& o, const Plan& plan) {
   return {.name = o.schedule,
-          .workers = o.workers,
-          .forward_threads = o.forward_threads,
-          .backward_threads = o.backward_threads,
-          .max_in_flight = o.max_in_flight,
           .publish = parse_publish(o.publish),
           .cuts = choose_cuts(plan),
-          .micro_batches = o.micro_batches,
-          .partial_after = o.partial_after,
-          .gradient_shrinking = o.gradient_shrinking,
-          .dni = {.layers = o.dni_layers,
-                  .width = o.dni_width,
-                  .learning_rate = o.dni_lr,
-                  .labels = o.dni_labels,
-                  .classes = plan.data->train.classes}};
+          .classes = plan.data->train.classes,
+          .values = o.values};
 }
 
 CouplingOptions coupling_options(const TrainOptions& o) {
-  return {.name = o.coupling,
-          .replicas = o.replicas,
-          .period = std::max<std::int64_t>(1, *o.period),
-          .moving_rate = o.moving_rate.value_or(0),
-          .penalty = o.penalty,
-          .averaging_rate = o.averaging_rate,
-          .bucket_bytes = static_cast<std::size_t>(o.bucket_kib) << 10};
+  return {.name = o.coupling, .replicas = o.replicas, .period = std::max<std::int64_t>(1, *o.period), .values = o.values};
 }
 
 /// What the processes of a job do not have together.
@@ -297,9 +289,9 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
     plan.place = placement_of(*processes, o, parts);
   }
   prepare_thread(o.threads_per_role);
-  const bool dry_run = runtime.simulated && !runtime.compute && o.data != "text";
+  const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank;
   plan.data =
-      std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, text_options(o)));
+      std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, data_options(o)));
   check_same_form(*plan.data);
   plan.model = build_model(o, plan.data->train);
   if (o.target_accuracy && !plan.model.task.count) {

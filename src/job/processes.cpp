@@ -13,17 +13,15 @@
 namespace rubato {
 namespace {
 
-constexpr int default_stages = TrainOptions{}.stages;
-
 int divide_stages(TrainOptions& o, int world) {
   if (world == 1) return 1;
   if (!find_schedule(o.schedule).uses_cuts) {
     throw UsageError(
-        fmt::format("{} processes with --coupling none and --schedule {}: nothing would tie them; give a --coupling, or a "
+        fmt::format("{} processes with --coupling {} and --schedule {}: nothing would tie them; give a --coupling, or a "
                     "schedule with stages (ddg, fdg, 1f1b), one for each process",
-                    world, o.schedule));
+                    world, o.coupling, o.schedule));
   }
-  if (o.stages == default_stages) o.stages = world;
+  if (o.stages == TrainOptions{}.stages) o.stages = world;
   if (o.stages != world) {
     throw UsageError(fmt::format("--stages {} on {} processes: without a coupling each process takes one stage; start {}",
                                  o.stages, world, o.stages));
@@ -35,7 +33,7 @@ int divide_stages(TrainOptions& o, int world) {
 
 int divide_among(TrainOptions& o, int world) {
   if (world < 1) throw UsageError("a job needs at least one worker");
-  if (o.coupling == "none") return divide_stages(o, world);
+  if (find_coupling(o.coupling).topology == Topology::alone) return divide_stages(o, world);
   if (o.replicas == 0) o.replicas = world;
   if (o.replicas == world) return 1;
   if (find_schedule(o.schedule).uses_cuts && o.replicas * o.stages == world) return o.stages;
@@ -45,12 +43,13 @@ int divide_among(TrainOptions& o, int world) {
 }
 
 bool has_free_membership(const TrainOptions& options, int parts) {
-  return parts == 1 && find_coupling(options.coupling).free_membership;
+  return parts == 1 && find_coupling(options.coupling).membership == Membership::free;
 }
 
 Placement placement_of(const ProcessChoice& choice, const TrainOptions& options, int parts) {
   Placement place{.who = choice.is_coordinator() ? Placement::coordinator : Placement::worker, .parts = parts};
-  const bool keeps_centre_only = has_free_membership(options, parts) && find_coupling(options.coupling).extra_roles > 0;
+  const bool keeps_centre_only =
+      has_free_membership(options, parts) && find_coupling(options.coupling).topology == Topology::centre;
   place.keeps_replicas = !keeps_centre_only;
   if (choice.is_coordinator()) return place;
   place.replica = choice.rank / parts;
@@ -59,7 +58,7 @@ Placement placement_of(const ProcessChoice& choice, const TrainOptions& options,
 }
 
 bool goes_on_without_the_dead(const TrainOptions& options, int parts) {
-  return parts == 1 && options.replicas > 1 && options.coupling != "admm" && options.coupling != "mdownpour";
+  return parts == 1 && options.replicas > 1 && find_coupling(options.coupling).loses_replicas;
 }
 
 bool keeps_replicas(const TrainOptions& options) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 
+#include "rubato/config/entries.h"
 #include "rubato/core/error.h"
 #include "rubato/core/random.h"
 #include "rubato/cost/profile.h"
@@ -95,6 +96,14 @@ void check_same_costs(const TrainOptions& recorded, const TrainOptions& now) {
   same("precision", recorded.precision, now.precision);
   same("memory-format", recorded.memory_format, now.memory_format);
   same("threads-per-role", recorded.threads_per_role, now.threads_per_role);
+  for (const EntryOption& option : entry_options()) {
+    if (option.kind->name != "model" && option.kind->name != "data") continue;
+    const auto value = [&](const TrainOptions& options) {
+      const OptionValue* found = options.values.find(option.spec.name);
+      return found == nullptr ? option.spec.usual : *found;
+    };
+    same(option.spec.name.c_str(), value(recorded), value(now));
+  }
 }
 
 }  // namespace

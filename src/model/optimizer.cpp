@@ -1,9 +1,10 @@
 #include "rubato/model/optimizer.h"
 
-#include <algorithm>
-#include <functional>
+#include <string>
+#include <vector>
 
 #include "rubato/core/error.h"
+#include "rubato/core/registry.h"
 #include "rubato/model/torch_versions.h"
 
 namespace rubato {
@@ -12,42 +13,52 @@ namespace {
 using Parameters = std::vector<torch::Tensor>;
 using Made = std::unique_ptr<torch::optim::Optimizer>;
 
-struct Entry {
-  std::string name;
-  std::function<Made(const OptimizerOptions&, Parameters)> make;
-};
-
-const std::vector<Entry>& entries() {
+std::vector<OptimizerEntry> of_libtorch() {
   namespace optim = torch::optim;
-  static const std::vector<Entry> table = {
-      {"sgd",
-       [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::SGD>(
-             std::move(p),
-             optim::SGDOptions(o.learning_rate.base).momentum(o.momentum).nesterov(o.nesterov).weight_decay(o.weight_decay));
-       }},
-      {"adam",
-       [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::Adam>(std::move(p),
-                                              optim::AdamOptions(o.learning_rate.base).weight_decay(o.weight_decay));
-       }},
-      {"adamw",
-       [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::AdamW>(std::move(p),
-                                               optim::AdamWOptions(o.learning_rate.base).weight_decay(o.weight_decay));
-       }},
-      {"rmsprop",
-       [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::RMSprop>(
-             std::move(p), optim::RMSpropOptions(o.learning_rate.base).momentum(o.momentum).weight_decay(o.weight_decay));
-       }},
-      {"adagrad",
-       [](const OptimizerOptions& o, Parameters p) -> Made {
-         return std::make_unique<optim::Adagrad>(std::move(p),
-                                                 optim::AdagradOptions(o.learning_rate.base).weight_decay(o.weight_decay));
-       }},
-  };
-  return table;
+  return {{.name = "sgd",
+           .summary = "stochastic gradient descent; --momentum, --nesterov, --weight-decay",
+           .make = [](const OptimizerOptions& o, Parameters p) -> Made {
+             return std::make_unique<optim::SGD>(
+                 std::move(p),
+                 optim::SGDOptions(o.learning_rate.base).momentum(o.momentum).nesterov(o.nesterov).weight_decay(o.weight_decay));
+           },
+           .learning_rate = 0.1,
+           .momentum = 0.9,
+           .weight_decay = 5e-4,
+           .has_momentum = true,
+           .is_sgd = true},
+          {.name = "adam",
+           .summary = "Adam (0.9, 0.999)",
+           .make = [](const OptimizerOptions& o, Parameters p) -> Made {
+             return std::make_unique<optim::Adam>(std::move(p),
+                                                  optim::AdamOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+           }},
+          {.name = "adamw",
+           .summary = "Adam with decoupled weight decay",
+           .make = [](const OptimizerOptions& o, Parameters p) -> Made {
+             return std::make_unique<optim::AdamW>(std::move(p),
+                                                   optim::AdamWOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+           },
+           .weight_decay = 0.01},
+          {.name = "rmsprop",
+           .summary = "RMSprop; --momentum",
+           .make = [](const OptimizerOptions& o, Parameters p) -> Made {
+             return std::make_unique<optim::RMSprop>(
+                 std::move(p), optim::RMSpropOptions(o.learning_rate.base).momentum(o.momentum).weight_decay(o.weight_decay));
+           },
+           .has_momentum = true},
+          {.name = "adagrad",
+           .summary = "Adagrad",
+           .make = [](const OptimizerOptions& o, Parameters p) -> Made {
+             return std::make_unique<optim::Adagrad>(std::move(p),
+                                                     optim::AdagradOptions(o.learning_rate.base).weight_decay(o.weight_decay));
+           },
+           .learning_rate = 0.01}};
+}
+
+Registry<OptimizerEntry>& registry() {
+  static Registry<OptimizerEntry> all("optimizer", of_libtorch());
+  return all;
 }
 
 }  // namespace
@@ -58,23 +69,29 @@ MomentumForm parse_momentum_form(const std::string& name) {
   throw unknown_name("value of --momentum-form", name, {"torch", "velocity"});
 }
 
-std::vector<std::string> optimizer_names() {
-  std::vector<std::string> names;
-  for (const Entry& entry : entries()) names.push_back(entry.name);
-  return names;
+bool register_optimizer(OptimizerEntry entry) {
+  return registry().add(std::move(entry));
+}
+
+std::vector<OptimizerEntry> optimizers() {
+  return registry().all();
+}
+
+const OptimizerEntry& find_optimizer(const std::string& name) {
+  return registry().find(name);
 }
 
 void OptimizerOptions::check() const {
-  const auto names = optimizer_names();
-  if (std::find(names.begin(), names.end(), name) == names.end()) throw unknown_name("optimizer", name, names);
+  const OptimizerEntry& entry = find_optimizer(name);
+  checked_values(entry, values, {.learning_rate = learning_rate.base});
   learning_rate.check();
   if (!(momentum >= 0 && momentum < 1)) {
     throw UsageError("--momentum " + std::to_string(momentum) + " must be in [0, 1)");
   }
-  if (momentum > 0 && name != "sgd" && name != "rmsprop") {
+  if (momentum > 0 && !entry.has_momentum) {
     throw UsageError("--momentum applies to sgd and rmsprop, not to " + name + ", which has its own: leave it out");
   }
-  if (nesterov && (name != "sgd" || momentum == 0)) {
+  if (nesterov && (!entry.is_sgd || momentum == 0)) {
     throw UsageError("--nesterov needs --optimizer sgd and --momentum above 0");
   }
   if (!(weight_decay >= 0)) throw UsageError("--weight-decay " + std::to_string(weight_decay) + " must not be negative");
@@ -82,10 +99,10 @@ void OptimizerOptions::check() const {
 }
 
 std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options, Parameters parameters) {
-  for (const Entry& entry : entries()) {
-    if (entry.name == options.name) return entry.make(options, std::move(parameters));
-  }
-  throw unknown_name("optimizer", options.name, optimizer_names());
+  const OptimizerEntry& entry = find_optimizer(options.name);
+  OptimizerOptions completed = options;
+  completed.values = completed_values(entry, options.values, {.learning_rate = options.learning_rate.base});
+  return entry.make(completed, std::move(parameters));
 }
 
 torch::Tensor momentum_buffer(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter) {

@@ -11,6 +11,18 @@
 
 namespace rubato {
 
+const char* name_of(StaleWeights stale_weights) {
+  switch (stale_weights) {
+    case StaleWeights::stashed:
+      return "stashed";
+    case StaleWeights::live:
+      return "live";
+    case StaleWeights::replayed:
+      return "replayed";
+  }
+  return "";
+}
+
 StaleWeights parse_stale_weights(const std::string& name) {
   if (name == "stashed") return StaleWeights::stashed;
   if (name == "live") return StaleWeights::live;

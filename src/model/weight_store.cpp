@@ -1,6 +1,7 @@
 #include "rubato/model/weight_store.h"
 #include "rubato/model/model.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "model/buffer_decays.h"
@@ -62,6 +63,13 @@ torch::Tensor copy_to(const torch::Tensor& tensor, torch::Device device) {
 
 }  // namespace
 
+Averaging parse_averaging(const std::string& name) {
+  static const std::vector<std::string> names = {"none", "mean", "moving"};  // in the order of the enumeration
+  const auto found = std::ranges::find(names, name);
+  if (found == names.end()) throw unknown_name("averaging", name, names);
+  return static_cast<Averaging>(found - names.begin());
+}
+
 WeightStore::WeightStore(const Model& model, const StoreOptions& options) : options_(options) {
   torch::NoGradGuard no_grad;
   for (const Block& block : model.blocks) {
@@ -83,7 +91,7 @@ WeightStore::WeightStore(const Model& model, const StoreOptions& options) : opti
     state->buffer_names = qualified(block.name, named_buffers.keys());
     state->decays = rubato::buffer_decays(*block.module.ptr());
     if (!state->masters.empty() && state->held) state->optimizer = make_optimizer(options.optimizer, state->masters);
-    if (options.averaging.name != "none") {
+    if (options.averaging.kind != Averaging::none) {
       for (const torch::Tensor& tensor : parameters->tensors) state->averaged.push_back(tensor.clone());
     }
     state->current = {parameters, buffers};
@@ -204,7 +212,7 @@ void WeightStore::average(BlockState& state) const {
   if (state.averaged.empty()) return;
   torch::NoGradGuard no_grad;
   const double a =
-      options_.averaging.name == "mean" ? 1.0 / static_cast<double>(state.averaged_steps + 1) : options_.averaging.rate;
+      options_.averaging.kind == Averaging::mean ? 1.0 / static_cast<double>(state.averaged_steps + 1) : options_.averaging.rate;
   const TensorSetPtr now = state.newest().parameters;
   for (std::size_t i = 0; i < state.averaged.size(); ++i) state.averaged[i].lerp_(now->tensors[i], a);
   ++state.averaged_steps;

@@ -3,6 +3,8 @@
 #include <deque>
 #include <stdexcept>
 
+#include "rubato/core/error.h"
+#include "schedules/entries.h"
 #include "schedules/staged.h"
 
 namespace rubato {
@@ -156,17 +158,59 @@ std::unique_ptr<Schedule> make_delayed(Replica& replica, const ScheduleOptions& 
 
 }  // namespace
 
-std::unique_ptr<Schedule> make_ddg(Replica& replica, const ScheduleOptions& options) {
-  return make_delayed(replica, options, {.name = "ddg", .hop = 1}, replica.stage.stale_weights);
+ScheduleEntry schedule_detail::ddg() {
+  return {.name = "ddg",
+          .summary = "the model cut into K stages that run in parallel on delayed gradients (--stages, --cuts)",
+          .paper = "Huo et al. 2018, arXiv 1804.10574",
+          .width = one_role_per_stage,
+          .make =
+              [](Replica& replica, const ScheduleOptions& options) {
+                return make_delayed(replica, options, {.name = "ddg", .hop = 1}, replica.stage.stale_weights);
+              },
+          .uses_cuts = true,
+          .fixed_protocol = true};
 }
 
-std::unique_ptr<Schedule> make_features_replay(Replica& replica, const ScheduleOptions& options) {
-  return make_delayed(replica, options, {.name = "fr", .hop = 1}, StaleWeights::replayed);
+ScheduleEntry schedule_detail::features_replay() {
+  return {.name = "features-replay",
+          .summary =
+              "ddg whose stages keep inputs only and compute the forward pass again with the newest weights (--stages, --cuts)",
+          .paper = "Huo et al. 2018, arXiv 1807.04511",
+          .width = one_role_per_stage,
+          .make =
+              [](Replica& replica, const ScheduleOptions& options) {
+                return make_delayed(replica, options, {.name = "fr", .hop = 1}, StaleWeights::replayed);
+              },
+          .uses_cuts = true,
+          .fixed_protocol = true,
+          .stale_weights = {StaleWeights::replayed},
+          .why_no_other = "it always computes the forward pass again; leave --stale-weights out or use --schedule ddg"};
 }
 
-std::unique_ptr<Schedule> make_fdg(Replica& replica, const ScheduleOptions& options) {
-  return make_delayed(replica, options, {.name = "fdg", .hop = 2, .shrink = options.gradient_shrinking},
-                      replica.stage.stale_weights);
+ScheduleEntry schedule_detail::fdg() {
+  return {.name = "fdg",
+          .summary =
+              "all stages work at once on different batches, forward too; gradients twice as late as ddg's (--stages, "
+              "--cuts, --gradient-shrinking)",
+          .paper = "Zhuang et al. 2021, arXiv 1906.09108",
+          .width = one_role_per_stage,
+          .make =
+              [](Replica& replica, const ScheduleOptions& options) {
+                const double shrink = options.values.get<double>("gradient-shrinking");
+                return make_delayed(replica, options, {.name = "fdg", .hop = 2, .shrink = shrink}, replica.stage.stale_weights);
+              },
+          .uses_cuts = true,
+          .fixed_protocol = true,
+          .options = {{.name = "gradient-shrinking",
+                       .usual = 1.0,
+                       .help = "fdg: beta, factor of an error gradient at each cut, above 0",
+                       .low = 0,
+                       .high = 1}},
+          .check =
+              [](const OptionValues& values, const RunFacts&) {
+                if (values.get<double>("gradient-shrinking") > 0) return;
+                throw UsageError("--gradient-shrinking 0 must be above 0 and at most 1; at 0 only the last stage would learn");
+              }};
 }
 
 }  // namespace rubato

@@ -1,6 +1,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "rubato/core/error.h"
+#include "schedules/entries.h"
 #include "schedules/staged.h"
 
 namespace rubato {
@@ -117,8 +119,46 @@ std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& opti
   });
 }
 
-std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options) {
-  return make_dni(replica, options, [&](int cut) { return make_synthetic_gradient(options.dni, replica.stage.seed, cut); });
+namespace {
+
+std::unique_ptr<Schedule> make_with_synthetic_gradients(Replica& replica, const ScheduleOptions& options) {
+  const OptionValues& values = options.values;
+  const GradientModelOptions model{.layers = values.get<int>("dni-layers"),
+                                   .width = values.get<int>("dni-width"),
+                                   .learning_rate = values.get<double>("dni-lr"),
+                                   .labels = values.get<bool>("dni-labels"),
+                                   .classes = options.classes};
+  if (model.labels && model.classes < 1) throw UsageError("--dni-labels needs data with classes");
+  return make_dni(replica, options, [&](int cut) { return make_synthetic_gradient(model, replica.stage.seed, cut); });
+}
+
+}  // namespace
+
+ScheduleEntry schedule_detail::dni() {
+  return {
+      .name = "dni",
+      .summary =
+          "each stage updates at once with a gradient that a small model predicts at its cut (--stages, --cuts, --dni-labels)",
+      .paper = "Jaderberg et al. 2017, arXiv 1608.05343",
+      .width = one_role_per_stage,
+      .make = make_with_synthetic_gradients,
+      .uses_cuts = true,
+      .fixed_protocol = true,
+      .options = {{.name = "dni-labels", .usual = false, .help = "dni: gradient models see the labels too (cDNI)"},
+                  {.name = "dni-layers",
+                   .usual = 2,
+                   .help = "dni: hidden layers of a gradient model; 0: linear",
+                   .low = 0,
+                   .high = 1 << 20},
+                  {.name = "dni-width",
+                   .usual = 256,
+                   .help = "dni: units of a hidden layer, except between images",
+                   .low = 1,
+                   .high = 1 << 20},
+                  {.name = "dni-lr",
+                   .usual = 1e-3,
+                   .help = "dni: learning rate of the gradient models, which have an Adam of their own",
+                   .low = 0}}};
 }
 
 }  // namespace rubato

@@ -6,6 +6,7 @@
 #include "rubato/core/partition.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
+#include "schedules/entries.h"
 
 namespace rubato {
 namespace {
@@ -51,8 +52,8 @@ class Lpp final : public Schedule {
       : replica_(replica),
         stage_(replica.model, 0, static_cast<int>(replica.model.blocks.size()), replica.stage),
         publish_(options.publish),
-        partial_after_(options.partial_after) {
-    for (const BlockRange part : parts_of(replica.model, options.workers)) workers_.push_back({part});
+        partial_after_(options.values.get<std::int64_t>("partial-after")) {
+    for (const BlockRange part : parts_of(replica.model, options.values.get<int>("workers"))) workers_.push_back({part});
   }
 
   std::vector<Role> roles() override {
@@ -111,8 +112,19 @@ class Lpp final : public Schedule {
 
 }  // namespace
 
-std::unique_ptr<Schedule> make_lpp(Replica& replica, const ScheduleOptions& options) {
-  return std::make_unique<Lpp>(replica, options);
+ScheduleEntry schedule_detail::lpp() {
+  return {
+      .name = "lpp",
+      .summary = "hogwild whose workers alternate whole gradients with those of a part of their own (--workers, --partial-after)",
+      .paper = "Chatterjee, Kungurtsev, Alistarh 2022, arXiv 2203.06638",
+      .width = [](const ScheduleOptions& options) { return options.values.get<int>("workers"); },
+      .make = [](Replica& replica, const ScheduleOptions& options) { return std::make_unique<Lpp>(replica, options); },
+      .partial_steps = true,
+      .options = {workers_option(),
+                  {.name = "partial-after",
+                   .usual = 0,
+                   .help = "lpp: steps with whole gradients before the first partial one",
+                   .low = 0}}};
 }
 
 }  // namespace rubato

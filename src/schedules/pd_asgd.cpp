@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
 #include "rubato/context/last_to_leave.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
+#include "schedules/entries.h"
 
 namespace rubato {
 namespace {
@@ -30,12 +32,12 @@ class PdAsgd final : public Schedule {
   PdAsgd(Replica& replica, const ScheduleOptions& options)
       : replica_(replica),
         stage_(replica.model, 0, static_cast<int>(replica.model.blocks.size()), replica.stage),
-        forward_threads_(options.forward_threads),
-        backward_threads_(options.backward_threads),
+        forward_threads_(options.values.get<int>("forward-threads")),
+        backward_threads_(options.values.get<int>("backward-threads")),
         publish_(options.publish),
-        permits_{{replica.prefix + "permits", static_cast<std::size_t>(options.max_in_flight)}},
-        passes_{{replica.prefix + "passes", static_cast<std::size_t>(options.max_in_flight + options.backward_threads)}},
-        unissued_permits_(options.max_in_flight),
+        unissued_permits_(options.values.get<int>("max-in-flight")),
+        permits_{{replica.prefix + "permits", static_cast<std::size_t>(unissued_permits_)}},
+        passes_{{replica.prefix + "passes", static_cast<std::size_t>(unissued_permits_ + backward_threads_)}},
         forwarding_(replica.prefix + "forward") {}
 
   std::vector<Role> roles() override {
@@ -88,18 +90,45 @@ class PdAsgd final : public Schedule {
   Stage stage_;
   int forward_threads_, backward_threads_;
   Publish publish_;
+  int unissued_permits_;  // of the first forward role alone
   Channel<Permit> permits_;
   Channel<Forwarded> passes_;
-  int unissued_permits_;  // of the first forward role alone
   LastToLeave forwarding_;
 };
 
+/// One pass less than there are threads keeps all processors busy when they are as many as the passes, and gradients fresher.
+int default_passes_in_flight(int forward_threads, int backward_threads) {
+  return std::max(2, forward_threads + backward_threads - 1);
+}
+
+void choose_passes_in_flight(OptionValues& values, const RunFacts&) {
+  if (values.get<int>("max-in-flight") > 0) return;
+  values.set("max-in-flight", default_passes_in_flight(values.get<int>("forward-threads"), values.get<int>("backward-threads")));
+}
+
 }  // namespace
 
-std::unique_ptr<Schedule> make_pd_asgd(Replica& replica, const ScheduleOptions& options) {
-  ScheduleOptions resolved = options;
-  if (resolved.max_in_flight == 0) resolved.max_in_flight = default_passes_in_flight(options);
-  return std::make_unique<PdAsgd>(replica, resolved);
+ScheduleEntry schedule_detail::pd_asgd() {
+  return {.name = "pd-asgd",
+          .summary = "separate forward and backward threads, layer-wise updates (--forward-threads, --backward-threads)",
+          .paper = "Fokam et al. 2024, arXiv 2410.05985",
+          .width =
+              [](const ScheduleOptions& options) {
+                return options.values.get<int>("forward-threads") + options.values.get<int>("backward-threads");
+              },
+          .make = [](Replica& replica, const ScheduleOptions& options) { return std::make_unique<PdAsgd>(replica, options); },
+          .stale_weights = {StaleWeights::stashed, StaleWeights::live},
+          .why_no_other =
+              "backward threads would compute the forward pass again, which leaves the forward threads nothing to do: "
+              "use stashed or live",
+          .options = {{.name = "forward-threads", .usual = 1, .help = "pd-asgd: forward threads F", .low = 1, .high = 1 << 20},
+                      {.name = "backward-threads", .usual = 2, .help = "pd-asgd: backward threads B", .low = 1, .high = 1 << 20},
+                      {.name = "max-in-flight",
+                       .usual = 0,
+                       .help = "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2",
+                       .low = 0,
+                       .high = 1 << 20}},
+          .complete = choose_passes_in_flight};
 }
 
 }  // namespace rubato

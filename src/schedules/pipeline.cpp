@@ -9,6 +9,7 @@
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
 #include "rubato/wire/portable.h"
+#include "schedules/entries.h"
 
 namespace rubato {
 namespace {
@@ -80,7 +81,7 @@ class PipelineStage {
       : replica_(replica),
         stage_(replica.model, first, last, replica.stage),
         name_(options.name),
-        most_(options.micro_batches),
+        most_(options.values.get<int>("micro-batches")),
         number_(number),
         stages_(static_cast<int>(options.cuts.size()) + 1),
         // A batch's messages always fit, so no send waits: what the lists do not wait for, nobody waits for.
@@ -292,10 +293,35 @@ class Pipeline final : public Schedule {
   std::vector<std::unique_ptr<PipelineStage>> stages_;
 };
 
+ScheduleEntry pipeline(const std::string& name, const std::string& summary, const std::string& paper) {
+  return {.name = name,
+          .summary = summary + " (--stages, --cuts, --micro-batches)",
+          .paper = paper,
+          .width = schedule_detail::one_role_per_stage,
+          .make = [](Replica& replica, const ScheduleOptions& options) { return std::make_unique<Pipeline>(replica, options); },
+          .uses_cuts = true,
+          .publishes = false,
+          .fixed_protocol = true,
+          .synchronous = true,
+          .stale_weights = {StaleWeights::stashed},
+          .why_no_other = "it changes no weights between a forward pass and its backward pass; leave --stale-weights at stashed",
+          .options = {{.name = "micro-batches",
+                       .usual = 4,
+                       .help = "gpipe, 1f1b: parts of a batch that are in the pipeline at once",
+                       .low = 1,
+                       .high = 1 << 20}}};
+}
+
 }  // namespace
 
-std::unique_ptr<Schedule> make_pipeline(Replica& replica, const ScheduleOptions& options) {
-  return std::make_unique<Pipeline>(replica, options);
+ScheduleEntry schedule_detail::gpipe() {
+  return pipeline("gpipe", "synchronous pipeline of K stages: micro-batches forward, then back",
+                  "Huang et al. 2019, arXiv 1811.06965");
+}
+
+ScheduleEntry schedule_detail::one_f_one_b() {
+  return pipeline("1f1b", "as gpipe; forwards and backwards alternate, so that fewer activations live",
+                  "Narayanan et al. 2021, arXiv 2006.09503");
 }
 
 }  // namespace rubato

@@ -1,6 +1,7 @@
 #include "rubato/core/error.h"
 #include "rubato/model/model.h"
 #include "rubato/schedules/schedule.h"
+#include "schedules/entries.h"
 
 namespace rubato {
 namespace {
@@ -45,12 +46,27 @@ class Workers final : public Schedule {
 
 }  // namespace
 
-std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options) {
-  return std::make_unique<Workers>(replica, 1, options.publish);
+ScheduleEntry schedule_detail::serial() {
+  return {.name = "serial",
+          .summary = "backpropagation, one batch after the other; the reference for all others",
+          .make = [](Replica& replica,
+                     const ScheduleOptions& options) { return std::make_unique<Workers>(replica, 1, options.publish); },
+          .fixed_protocol = true,
+          .synchronous = true,
+          .whole_steps = true};
 }
 
-std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options) {
-  return std::make_unique<Workers>(replica, options.workers, options.publish);
+ScheduleEntry schedule_detail::hogwild() {
+  const auto workers = [](const ScheduleOptions& options) { return options.values.get<int>("workers"); };
+  return {.name = "hogwild",
+          .summary = "several workers on one replica, each applies its gradients without waiting (--workers)",
+          .paper = "Niu et al. 2011",
+          .width = workers,
+          .make =
+              [=](Replica& replica, const ScheduleOptions& options) {
+                return std::make_unique<Workers>(replica, workers(options), options.publish);
+              },
+          .options = {workers_option()}};
 }
 
 }  // namespace rubato

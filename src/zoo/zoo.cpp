@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "rubato/core/error.h"
+#include "rubato/core/registry.h"
 #include "zoo/families.h"
 #include "zoo/init.h"
 
@@ -18,7 +19,7 @@ torch::Tensor half_square(const torch::Tensor& output, const torch::Tensor&) {
 }
 
 struct Recipe {
-  ZooEntry entry;
+  ModelEntry entry;
   std::vector<Block> (*build)(const ZooOptions&);
   InitScheme init = InitScheme::torch_default;
   std::int64_t width;               ///< what ZooOptions::width 0 stands for
@@ -95,15 +96,6 @@ const std::vector<Recipe>& recipes() {
   return all;
 }
 
-const Recipe& find_recipe(const std::string& name) {
-  std::vector<std::string> known;
-  for (const Recipe& recipe : recipes()) {
-    if (recipe.entry.name == name) return recipe;
-    known.push_back(recipe.entry.name);
-  }
-  throw unknown_name("model", name, known);
-}
-
 void require_at_least(std::int64_t least, std::int64_t given, const std::string& what, const std::string& model) {
   if (given >= least) return;
   throw UsageError(what + " " + std::to_string(given) + " is too small for model '" + model + "'; give at least " +
@@ -140,19 +132,7 @@ double resolved_dropout(const Recipe& recipe, double dropout) {
   return dropout;
 }
 
-}  // namespace
-
-const std::vector<ZooEntry>& zoo() {
-  static const std::vector<ZooEntry> entries = [] {
-    std::vector<ZooEntry> all;
-    for (const Recipe& recipe : recipes()) all.push_back(recipe.entry);
-    return all;
-  }();
-  return entries;
-}
-
-Model make_model(const ZooOptions& options) {
-  const Recipe& recipe = find_recipe(options.model);
+Model make(const Recipe& recipe, const ZooOptions& options) {
   check_sizes(recipe, options);
   ZooOptions resolved = options;
   resolved.width = resolved_width(recipe, options.width);
@@ -160,6 +140,40 @@ Model make_model(const ZooOptions& options) {
   Model model{recipe.entry.name, recipe.build(resolved), recipe.task};
   zoo_detail::initialise(model.blocks, recipe.init, options.seed);
   return model;
+}
+
+Registry<ModelEntry>& registry() {
+  static Registry<ModelEntry> all("model", [] {
+    std::vector<ModelEntry> entries;
+    for (const Recipe& recipe : recipes()) {
+      entries.push_back(recipe.entry);
+      entries.back().make = [&recipe](const ZooOptions& options) { return make(recipe, options); };
+      entries.back().reads = {"width", "dropout"};
+    }
+    return entries;
+  }());
+  return all;
+}
+
+}  // namespace
+
+bool register_model(ModelEntry entry) {
+  return registry().add(std::move(entry));
+}
+
+std::vector<ModelEntry> models() {
+  return registry().all();
+}
+
+const ModelEntry& find_model(const std::string& name) {
+  return registry().find(name);
+}
+
+Model make_model(const ZooOptions& options) {
+  const ModelEntry& entry = find_model(options.model);
+  ZooOptions completed = options;
+  completed.values = completed_values(entry, options.values, {});
+  return entry.make(completed);
 }
 
 }  // namespace rubato

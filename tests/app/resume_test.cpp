@@ -359,7 +359,7 @@ TEST_F(Fails, flags_that_nothing_reads) {
       {"--dni-labels is for --schedule dni", train("run", {"--dni-labels"})},
       {"--publish is for --schedule", train("run", {"--schedule", "gpipe", "--stages", "2", "--publish", "block"})},
       {"a single replica has nobody", train("run", {"--period", "5"})},
-      {"is for replicas", train("run", {"--sampling", "shard"})},
+      {"--sampling is for --coupling", train("run", {"--sampling", "shard"})},
       {"is for a job of several processes", train("run", {"--metrics", "127.0.0.1:9"})},
       {"must be at most 9223372036854775807", train("run", {"--seed", "18446744073709551615"})},
       {"is for --lr-schedule step", train("run", {"--lr-step-epochs", "2"})},

@@ -68,7 +68,7 @@ TEST(Usage, wrong_configuration_files_are_answered_with_file_and_line) {
     EXPECT_EQ(outcome.exit_code, 2);
     return outcome.err;
   };
-  EXPECT_THAT(answer("epochs = 1\nschedulee = \"ddg\"\n"), HasSubstr("run.toml:2: unknown key 'schedulee'"));
+  EXPECT_THAT(answer("epochs = 1\nschedulee = \"ddg\"\n"), HasSubstr("run.toml:2:1: unknown key 'schedulee'"));
   EXPECT_THAT(answer("epochs = \"1\"\n"), HasSubstr("run.toml:1:"));
   EXPECT_THAT(answer("epochs = \n"), HasSubstr("not TOML"));
   const Outcome missing = rubato_command({"train", "--config", "/nowhere.toml"});

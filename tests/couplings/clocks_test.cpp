@@ -74,7 +74,7 @@ TEST_F(Clocks, a_momentum_centre_learns_to_the_end_of_a_cosine) {
 TEST_F(Clocks, staleness_at_a_centre_counts_what_others_did_meanwhile) {
   for (const char* coupling : {"mdownpour", "downpour", "async-easgd", "eamsgd", "easgd"}) {
     Herd run(test::small_model("mlp"),
-             {.coupling = {.name = coupling, .replicas = 3, .period = 1, .moving_rate = 0.2},
+             {.coupling = {.name = coupling, .replicas = 3, .period = 1, .values = {{"moving-rate", 0.2}}},
               .store = find_coupling(coupling).look_ahead ? nesterov(0.01) : test::sgd(0.01, 0, 0)},
              batches_of(8));
     run.go(0, steps);

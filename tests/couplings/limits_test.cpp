@@ -21,10 +21,11 @@ std::vector<torch::Tensor> weights_of(const WeightStore& store) {
 
 TEST(Allreduce, of_p_replicas_with_batch_B_over_p_is_serial_with_batch_B) {
   for (const int replicas : {1, 2, 4}) {
-    Herd herd(test::small_model("mlp", 1, 0.0), {.coupling = {.name = "allreduce", .replicas = replicas, .bucket_bytes = 64},
-                                                 .store = test::sgd(),
-                                                 .batch_size = 16 / replicas,
-                                                 .shard = true});
+    Herd herd(test::small_model("mlp", 1, 0.0),
+              {.coupling = {.name = "allreduce", .replicas = replicas, .values = {{"bucket-kib", 0.0625}}},
+               .store = test::sgd(),
+               .batch_size = 16 / replicas,
+               .shard = true});
     herd.run_on_threads(12, {.delays = {{"r0/worker-0", 0, 1}}});
     test::Lab serial(test::small_model("mlp", 1, 0.0), {.schedule = {.name = "serial"}, .store = test::sgd(), .batch_size = 16});
     serial.run_on_threads(12);
@@ -37,9 +38,9 @@ TEST(Allreduce, of_p_replicas_with_batch_B_over_p_is_serial_with_batch_B) {
 
 TEST(Allreduce, keeps_all_replicas_equal_whatever_the_bucket) {
   std::string first;
-  for (const std::size_t bytes : {std::size_t{1}, std::size_t{200}, std::size_t{1} << 30}) {
+  for (const double kib : {1.0 / 1024, 0.2, 1048576.0}) {
     Herd herd(test::small_model("mlp"), {.schedule = {.name = "ddg", .cuts = {1, 2}},
-                                         .coupling = {.name = "allreduce", .replicas = 3, .bucket_bytes = bytes},
+                                         .coupling = {.name = "allreduce", .replicas = 3, .values = {{"bucket-kib", kib}}},
                                          .store = test::sgd()});
     herd.run_on_threads(10);
     for (int i = 1; i < 3; ++i) EXPECT_EQ(herd.job.store(i).digest(), herd.job.store(0).digest());
@@ -66,7 +67,7 @@ TEST(LocalSgd, leaves_all_replicas_equal_at_the_end_of_a_period_and_keeps_the_su
 
 TEST(Lap, adds_differences_so_that_no_step_taken_meanwhile_is_lost) {
   for (const int workers : {1, 3}) {
-    Herd herd(test::whole_drift(), {.schedule = {.name = "hogwild", .workers = workers},
+    Herd herd(test::whole_drift(), {.schedule = {.name = "hogwild", .values = {{"workers", workers}}},
                                     .coupling = {.name = "lap", .replicas = 4, .period = 2},
                                     .store = test::sgd(1, 0, 0)});
     herd.run_on_threads(24, {.delays = {{"r1/worker-0", 0, 1}, {"r2/averager-0", 0, 2}}});
@@ -89,10 +90,11 @@ class FixedCoupling : public ::testing::TestWithParam<std::string> {
   static Herd herd(const std::string& schedule) {
     ScheduleOptions options{.name = schedule};
     if (schedule == "ddg") options.cuts = {2, 4};
-    return Herd(test::norm_and_dropout_model(), {.schedule = options,
-                                                 .coupling = {.name = GetParam(), .replicas = 3, .period = 2, .moving_rate = 0.2},
-                                                 .store = test::sgd(),
-                                                 .shard = true});
+    return Herd(test::norm_and_dropout_model(),
+                {.schedule = options,
+                 .coupling = {.name = GetParam(), .replicas = 3, .period = 2, .values = {{"moving-rate", 0.2}}},
+                 .store = test::sgd(),
+                 .shard = true});
   }
 };
 
@@ -152,9 +154,11 @@ TEST(Job, stops_all_replicas_at_the_same_step) {
 
 TEST(Job, a_failure_in_one_role_ends_all_others_with_its_reason) {
   for (const CouplingEntry& entry : couplings()) {
-    Herd herd(test::small_model("mlp"),
-              {.coupling = {.name = entry.name, .replicas = entry.name == "none" ? 1 : 3, .period = 1, .moving_rate = 0.1},
-               .store = test::sgd()});
+    Herd herd(test::small_model("mlp"), {.coupling = {.name = entry.name,
+                                                      .replicas = entry.name == "none" ? 1 : 3,
+                                                      .period = 1,
+                                                      .values = {{"moving-rate", 0.1}}},
+                                         .store = test::sgd()});
     herd.job.open(0, 1'000'000);
     std::vector<Role> roles = herd.job.roles();
     roles.push_back({.name = "saboteur", .run = [&](Context& me) {
@@ -175,15 +179,16 @@ TEST(Couplings, unknown_names_and_impossible_numbers_are_refused_with_the_bound)
     }
     return "";
   };
-  EXPECT_NE(reason({.name = "async-easgd", .replicas = 4, .moving_rate = 0.99}, 0.1).find("0.9744 = (4 - 2 lr) / (4 - lr)"),
+  EXPECT_NE(reason({.name = "async-easgd", .replicas = 4, .values = {{"moving-rate", 0.99}}}, 0.1)
+                .find("0.9744 = (4 - 2 lr) / (4 - lr)"),
             std::string::npos);
-  EXPECT_EQ(reason({.name = "async-easgd", .replicas = 4, .moving_rate = 0.97}, 0.1), "");
-  EXPECT_NE(reason({.name = "easgd", .replicas = 4, .moving_rate = 0.5}, 0.1).find("(4 - 2 lr) / (2 + 2 p - lr p)"),
+  EXPECT_EQ(reason({.name = "async-easgd", .replicas = 4, .values = {{"moving-rate", 0.97}}}, 0.1), "");
+  EXPECT_NE(reason({.name = "easgd", .replicas = 4, .values = {{"moving-rate", 0.5}}}, 0.1).find("(4 - 2 lr) / (2 + 2 p - lr p)"),
             std::string::npos);
-  EXPECT_EQ(reason({.name = "easgd", .replicas = 4, .moving_rate = 0.39}, 0.1), "");
+  EXPECT_EQ(reason({.name = "easgd", .replicas = 4, .values = {{"moving-rate", 0.39}}}, 0.1), "");
   EXPECT_NE(reason({.name = "downpour", .replicas = 2, .period = 0}, 0.1).find("--period 0"), std::string::npos);
-  EXPECT_NE(reason({.name = "async-easgd", .replicas = 2, .moving_rate = -0.1}, 0.1), "");
-  EXPECT_NE(reason({.name = "admm", .replicas = 2, .penalty = 0}, 0.1), "");
+  EXPECT_NE(reason({.name = "async-easgd", .replicas = 2, .values = {{"moving-rate", -0.1}}}, 0.1), "");
+  EXPECT_NE(reason({.name = "admm", .replicas = 2, .values = {{"penalty", 0}}}, 0.1), "");
 }
 
 }  // namespace couplings_limits_test

@@ -60,16 +60,17 @@ TEST_P(PairTest, trains_or_is_refused_with_a_reason) {
     return;
   }
   const CouplingEntry& coupling = find_coupling(pair.coupling);
-  ScheduleOptions schedule{.name = pair.schedule, .dni = {.learning_rate = 0.01, .labels = true, .classes = 10}};
+  ScheduleOptions schedule{.name = pair.schedule, .classes = 10, .values = {{"dni-lr", 0.01}, {"dni-labels", true}}};
   if (find_schedule(pair.schedule).uses_cuts) schedule.cuts = {1, 2};
   StoreOptions store = test::sgd(0.05, 0.5, 0);
   store.optimizer.nesterov = coupling.look_ahead;
-  test::Herd herd(
-      test::small_model("mlp"),
-      {.schedule = schedule,
-       .coupling = {.name = pair.coupling, .replicas = pair.coupling == "none" ? 1 : 2, .period = 3, .moving_rate = 0.15},
-       .store = store,
-       .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
+  test::Herd herd(test::small_model("mlp"), {.schedule = schedule,
+                                             .coupling = {.name = pair.coupling,
+                                                          .replicas = pair.coupling == "none" ? 1 : 2,
+                                                          .period = 3,
+                                                          .values = {{"moving-rate", 0.15}}},
+                                             .store = store,
+                                             .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0.1})});
   const auto runtime =
       pair.runtime == "threads" ? make_thread_runtime({}) : make_simulator({.hosts = 4}, {.one_thread = test::one_thread});
   herd.run(*runtime, 0, 80).run(*runtime, 80, 160);

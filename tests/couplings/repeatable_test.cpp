@@ -41,7 +41,7 @@ struct Story {
 
 /// One host is late at random, messages take time and get lost.
 Story run(const Pair& pair, std::uint64_t seed, bool dry_run) {
-  ScheduleOptions schedule{.name = pair.first, .dni = {.learning_rate = 0.01, .labels = true, .classes = 10}};
+  ScheduleOptions schedule{.name = pair.first, .classes = 10, .values = {{"dni-lr", 0.01}, {"dni-labels", true}}};
   if (find_schedule(pair.first).uses_cuts) schedule.cuts = {1, 2};
   StoreOptions store = test::sgd(0.05, 0.5, 0);
   store.optimizer.nesterov = find_coupling(pair.second).look_ahead;
@@ -51,13 +51,15 @@ Story run(const Pair& pair, std::uint64_t seed, bool dry_run) {
     stage.dry_run = std::make_shared<const ActivationShapes>(activation_shapes(model, torch::zeros({2, 1, 8, 8})));
     stage.device = store.device = torch::kMeta;
   }
-  test::Herd herd(model,
-                  {.schedule = schedule,
-                   .coupling = {.name = pair.second, .replicas = pair.second == "none" ? 1 : 2, .period = 3, .moving_rate = 0.15},
-                   .store = store,
-                   .stage = stage,
-                   .dry_run = dry_run,
-                   .costs = std::vector<BlockCost>(3, BlockCost{1e-3, 2e-3, 1e-4})});
+  test::Herd herd(model, {.schedule = schedule,
+                          .coupling = {.name = pair.second,
+                                       .replicas = pair.second == "none" ? 1 : 2,
+                                       .period = 3,
+                                       .values = {{"moving-rate", 0.15}}},
+                          .store = store,
+                          .stage = stage,
+                          .dry_run = dry_run,
+                          .costs = std::vector<BlockCost>(3, BlockCost{1e-3, 2e-3, 1e-4})});
   Trace trace;
   const SimulatedPlatform platform{.hosts = 4,
                                    .link_bytes_per_second = 125e6,

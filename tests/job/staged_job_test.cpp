@@ -50,7 +50,7 @@ class StagedJobTest : public ::testing::TestWithParam<Case> {
     test::Reports reports;
     Job job(model,
             {.schedule = {.name = GetParam().schedule, .cuts = {1, 2}},
-             .coupling = {.name = GetParam().coupling, .replicas = 2, .period = 3, .moving_rate = 0.3},
+             .coupling = {.name = GetParam().coupling, .replicas = 2, .period = 3, .values = {{"moving-rate", 0.3}}},
              .store = store,
              .batches = {batches, batches},
              .shards = {{0, 2}, {1, 2}}},

@@ -23,7 +23,7 @@ class WhatIfTest : public ::testing::Test {
     options.model = "mlp";
     options.steps = 10;
     options.schedule = "hogwild";
-    options.workers = 1;
+    options.values.set("workers", 1);
     std::ofstream(run / "config.toml") << to_toml(options);
     std::ofstream(run / "timings.json") << to_json(Timings{.seconds = 50,
                                                            .steps = 10,
@@ -64,7 +64,7 @@ TEST_F(WhatIfTest, costs_are_scaled_to_what_was_recorded_and_the_error_is_told) 
 
 TEST_F(WhatIfTest, twice_the_workers_take_about_half_the_time) {
   const double one = seconds(planned([](TrainOptions&) {}));
-  const double two = seconds(planned([](TrainOptions& options) { options.workers = 2; }));
+  const double two = seconds(planned([](TrainOptions& options) { options.values.set("workers", 2); }));
   EXPECT_GT(one / two, 1.5);
   EXPECT_LT(one / two, 2.4);
 }

@@ -8,7 +8,8 @@ namespace rubato {
 namespace model_optimizer_test {
 
 TEST(Optimizer, every_listed_name_can_be_made_and_moves_weights) {
-  for (const std::string& name : optimizer_names()) {
+  for (const OptimizerEntry& entry : optimizers()) {
+    const std::string& name = entry.name;
     torch::Tensor weight = torch::ones({3}).requires_grad_();
     OptimizerOptions options{.name = name, .learning_rate = {.base = 0.1}};
     EXPECT_NO_THROW(options.check()) << name;

@@ -14,11 +14,12 @@ namespace observe_figures_test {
 /// Three blocks of 1 s forward and 2 s backward each.
 TraceFigures figures(Publish publish) {
   Trace trace;
-  test::Lab lab(
-      test::small_model("mlp"),
-      {.schedule = {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 1, .max_in_flight = 1, .publish = publish},
-       .store = test::sgd(),
-       .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
+  test::Lab lab(test::small_model("mlp"),
+                {.schedule = {.name = "pd-asgd",
+                              .publish = publish,
+                              .values = {{"forward-threads", 1}, {"backward-threads", 1}, {"max-in-flight", 1}}},
+                 .store = test::sgd(),
+                 .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
   lab.run(*make_simulator(test::Herd::ideal_platform(2), {.events = &trace}), 0, 10);
   return figures_of(trace);
 }
@@ -61,7 +62,7 @@ TEST(BiasProbe, finds_none_without_staleness) {
 }
 
 TEST(BiasProbe, bias_grows_with_the_step_and_stays_below_the_bound) {
-  const ScheduleOptions pd{.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 4};
+  const ScheduleOptions pd{.name = "pd-asgd", .values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 4}}};
   const BiasReport small = bias(pd, 0.0005), large = bias(pd, 0.01);
   EXPECT_GT(small.max_bias, 0);
   EXPECT_GT(large.max_bias, 5 * small.max_bias);
@@ -74,19 +75,19 @@ TEST(BiasProbe, bias_grows_with_the_step_and_stays_below_the_bound) {
 TEST(BiasProbe, keeps_no_more_than_what_is_under_way) {
   const auto waiting = [](const ScheduleOptions& schedule) { return bias(schedule, 0.01, 300).waiting; };
   EXPECT_EQ(waiting({.name = "serial"}), 0);
-  EXPECT_EQ(waiting({.name = "hogwild", .workers = 3}), 0);
-  EXPECT_EQ(waiting({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 4}), 0);
-  EXPECT_EQ(waiting({.name = "lpp", .workers = 3}), 0);
-  EXPECT_EQ(waiting({.name = "gpipe", .cuts = {1}, .micro_batches = 2}), 0);
+  EXPECT_EQ(waiting({.name = "hogwild", .values = {{"workers", 3}}}), 0);
+  EXPECT_EQ(waiting({.name = "pd-asgd", .values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 4}}}), 0);
+  EXPECT_EQ(waiting({.name = "lpp", .values = {{"workers", 3}}}), 0);
+  EXPECT_EQ(waiting({.name = "gpipe", .cuts = {1}, .values = {{"micro-batches", 2}}}), 0);
   for (const char* staged : {"ddg", "fdg", "dni", "features-replay"}) {
     EXPECT_LE(waiting({.name = staged, .cuts = {1, 2}}), 4) << staged;  // in flight between two segments
   }
-  EXPECT_GT(bias({.name = "lpp", .workers = 3, .partial_after = 20}, 0.01, 300).probes, 5) << "of whole steps";
+  EXPECT_GT(bias({.name = "lpp", .values = {{"workers", 3}, {"partial-after", 20}}}, 0.01, 300).probes, 5) << "of whole steps";
 }
 
 TEST(BiasProbe, changes_no_bit) {
   const auto digest = [](std::int64_t every) {
-    test::Herd::Options options{.schedule = {.name = "hogwild", .workers = 3},
+    test::Herd::Options options{.schedule = {.name = "hogwild", .values = {{"workers", 3}}},
                                 .store = test::sgd(),
                                 .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})};
     JobParts parts = test::Herd::parts(options, test::small_images());

@@ -39,7 +39,7 @@ class Oracle {
 
 Herd herd(int replicas, double rho) {
   return Herd(test::noisy_quadratic(1, 0, 1, start),
-              {.coupling = {.name = "admm", .replicas = replicas, .penalty = rho}, .store = test::sgd(eta, 0, 0)});
+              {.coupling = {.name = "admm", .replicas = replicas, .values = {{"penalty", rho}}}, .store = test::sgd(eta, 0, 0)});
 }
 
 TEST(Admm, equals_the_equations) {

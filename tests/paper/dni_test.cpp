@@ -104,8 +104,9 @@ TEST_P(DniTest, with_the_true_gradient_it_is_backpropagation) {
 TEST_P(DniTest, the_first_step_leaves_every_block_below_a_cut_unchanged) {
   const StoreOptions store = test::sgd(0.1, 0.9, /*decay=*/0);
   const auto make = [&](bool labels) {
-    return Lab(GetParam().model(),
-               {.schedule = {.name = "dni", .cuts = GetParam().cuts, .dni = {.labels = labels, .classes = 4}}, .store = store});
+    return Lab(
+        GetParam().model(),
+        {.schedule = {.name = "dni", .cuts = GetParam().cuts, .classes = 4, .values = {{"dni-labels", labels}}}, .store = store});
   };
   Bystander me;
   for (const bool labels : {false, true}) {
@@ -153,7 +154,7 @@ double last_losses(const ScheduleOptions& schedule, const MakeGradientModel& mak
 
 TEST(DniLearning, predictions_lower_the_loss_further_than_the_top_stage_can_alone) {
   const ScheduleOptions plain{.name = "dni", .cuts = {2}},
-      conditioned{.name = "dni", .cuts = {2}, .dni = {.labels = true, .classes = 4}};
+      conditioned{.name = "dni", .cuts = {2}, .classes = 4, .values = {{"dni-labels", true}}};
   std::atomic<bool> clean{true};
   const double top_alone = last_losses(plain, [&](int) { return std::make_unique<Muted>(nullptr, clean); });
   EXPECT_LT(last_losses(plain), 0.9 * top_alone);

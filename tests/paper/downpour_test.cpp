@@ -63,7 +63,7 @@ TEST(Downpour, never_loses_an_update) {
 
 TEST(Downpour, never_loses_or_repeats_an_update_of_several_workers_on_one_replica) {
   // Period 1: every worker pushes after its own step whatever the replica has learned by then, so nothing is left at the end.
-  Herd herd(test::whole_drift(), {.schedule = {.name = "hogwild", .workers = 3},
+  Herd herd(test::whole_drift(), {.schedule = {.name = "hogwild", .values = {{"workers", 3}}},
                                   .coupling = {.name = "downpour", .replicas = 2, .period = 1},
                                   .store = test::sgd(1, 0, 0)});
   herd.run_on_threads(48, {.delays = {{"r0/worker-1", 0, 1}, {"r1/worker-2", 0, 2}, {"centre", 0, 1}}});
@@ -81,7 +81,8 @@ TEST(Downpour, a_running_mean_of_the_centre_is_what_is_evaluated_of_adownpour_an
   }
   const auto evaluated = [&](const char* name) {
     Herd herd(test::noisy_quadratic(1),
-              {.coupling = {.name = name, .replicas = 1, .period = 1, .averaging_rate = rate}, .store = test::sgd(eta, 0, 0)});
+              {.coupling = {.name = name, .replicas = 1, .period = 1, .values = {{"averaging-rate", rate}}},
+               .store = test::sgd(eta, 0, 0)});
     return herd.run_on_threads(steps).centre().item<double>();
   };
   EXPECT_NEAR(evaluated("downpour"), c, 1e-12);

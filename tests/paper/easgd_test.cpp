@@ -23,8 +23,8 @@ class ElasticSymmetry : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(ElasticSymmetry, exchanges_leave_the_sum_of_replicas_and_centre_and_steps_change_it_by_their_gradients_alone) {
   // Powers of two and few exchanges: every number is exact in double.
-  Herd herd(test::whole_drift(),
-            {.coupling = {.name = GetParam(), .replicas = 3, .period = 2, .moving_rate = 0.25}, .store = test::sgd(0.5, 0, 0)});
+  Herd herd(test::whole_drift(), {.coupling = {.name = GetParam(), .replicas = 3, .period = 2, .values = {{"moving-rate", 0.25}}},
+                                  .store = test::sgd(0.5, 0, 0)});
   herd.run_on_threads(12, {.delays = {{"r0/worker-0", 0, 2}, {"r2/worker-0", 0, 3}}});
   EXPECT_TRUE(torch::equal(total(herd), -0.5 * test::sum_of_drifts(3, 12)));
   EXPECT_FALSE(torch::equal(herd.centre(), torch::zeros({4}, torch::kFloat64)));
@@ -33,7 +33,7 @@ INSTANTIATE_TEST_SUITE_P(Easgd, ElasticSymmetry, ::testing::Values("easgd", "asy
                          [](const auto& info) { return std::string(info.param).substr(0, 5); });
 
 TEST(EamsgdSymmetry, holds_for_the_iterates_under_momentum) {
-  Herd herd(test::whole_drift(), {.coupling = {.name = "eamsgd", .replicas = 3, .period = 2, .moving_rate = 0.25},
+  Herd herd(test::whole_drift(), {.coupling = {.name = "eamsgd", .replicas = 3, .period = 2, .values = {{"moving-rate", 0.25}}},
                                   .store = {.optimizer = {.learning_rate = {.base = 0.5}, .momentum = 0.5, .nesterov = true}}});
   herd.run_on_threads(8, {.delays = {{"r1/worker-0", 0, 2}}});
   torch::Tensor sum = herd.centre(), expected = torch::zeros({4}, torch::kFloat64);
@@ -71,7 +71,8 @@ std::vector<std::string> digests_alone(const Herd::Options& options, int replica
 
 TEST(Easgd, with_moving_rate_0_is_independent_runs_and_the_centre_rests) {
   for (const char* name : {"easgd", "async-easgd"}) {
-    const Herd::Options options{.coupling = {.name = name, .replicas = 3, .period = 2, .moving_rate = 0}, .store = test::sgd()};
+    const Herd::Options options{.coupling = {.name = name, .replicas = 3, .period = 2, .values = {{"moving-rate", 0}}},
+                                .store = test::sgd()};
     Herd herd(test::norm_and_dropout_model(), options);
     const torch::Tensor start = herd.centre();
     herd.run_on_threads(10);
@@ -84,7 +85,8 @@ TEST(Easgd, with_moving_rate_0_is_independent_runs_and_the_centre_rests) {
 TEST(Easgd, with_moving_rate_1_worker_and_centre_swap) {
   // Rate 0 after the first step would need a schedule; zero curvature and no noise do the same: only exchanges move anything.
   Herd herd(test::noisy_quadratic(0),
-            {.coupling = {.name = "async-easgd", .replicas = 1, .period = 1, .moving_rate = 1}, .store = test::sgd(0.1, 0, 0)});
+            {.coupling = {.name = "async-easgd", .replicas = 1, .period = 1, .values = {{"moving-rate", 1}}},
+             .store = test::sgd(0.1, 0, 0)});
   Bystander me;
   const_cast<WeightStore&>(herd.job.store(0)).update(me, 0, "test", [](const TensorSet&, std::vector<torch::Tensor>& next) {
     next[0].fill_(5);
@@ -96,7 +98,8 @@ TEST(Easgd, with_moving_rate_1_worker_and_centre_swap) {
 
 TEST(Easgd, synchronous_with_beta_1_puts_the_centre_at_the_mean_of_the_old_replicas) {
   Herd herd(test::noisy_quadratic(0, 0, 2),
-            {.coupling = {.name = "easgd", .replicas = 4, .period = 1, .moving_rate = 0.25}, .store = test::sgd(0.1, 0, 0)});
+            {.coupling = {.name = "easgd", .replicas = 4, .period = 1, .values = {{"moving-rate", 0.25}}},
+             .store = test::sgd(0.1, 0, 0)});
   Bystander me;
   for (int i = 0; i < 4; ++i) {
     const_cast<WeightStore&>(herd.job.store(i)).update(me, 0, "test", [i](const TensorSet&, std::vector<torch::Tensor>& next) {
@@ -111,7 +114,7 @@ TEST(Eamsgd, with_momentum_0_is_async_easgd) {
   if (!test::has_simulator()) GTEST_SKIP() << "built without SimGrid";
   const auto digest = [](const char* name) {
     Herd herd(test::norm_and_dropout_model(),
-              {.coupling = {.name = name, .replicas = 3, .period = 3, .moving_rate = 0.3},
+              {.coupling = {.name = name, .replicas = 3, .period = 3, .values = {{"moving-rate", 0.3}}},
                .store = test::sgd(0.05, 0, 1e-3),
                .costs = std::vector<BlockCost>(test::norm_and_dropout_model().blocks.size(), BlockCost{0.5, 1, 0})});
     herd.run(*make_simulator(Herd::ideal_platform(4), {}), 0, 12);
@@ -136,7 +139,7 @@ TEST(Eamsgd, equals_algorithm_2) {
     x += v;
   }
   Herd herd(test::noisy_quadratic(1),
-            {.coupling = {.name = "eamsgd", .replicas = 1, .period = period, .moving_rate = alpha},
+            {.coupling = {.name = "eamsgd", .replicas = 1, .period = period, .values = {{"moving-rate", alpha}}},
              .store = {.optimizer = {.learning_rate = {.base = eta}, .momentum = delta, .nesterov = true}}});
   herd.run_on_threads(steps);
   Bystander me;
@@ -158,8 +161,9 @@ TEST(Easgd, evaluates_the_gradient_at_the_weights_before_the_pull) {
     }
     return std::pair(x, c);
   };
-  Herd herd(test::noisy_quadratic(1), {.coupling = {.name = "async-easgd", .replicas = 1, .period = 1, .moving_rate = alpha},
-                                       .store = test::sgd(eta, 0, 0)});
+  Herd herd(test::noisy_quadratic(1),
+            {.coupling = {.name = "async-easgd", .replicas = 1, .period = 1, .values = {{"moving-rate", alpha}}},
+             .store = test::sgd(eta, 0, 0)});
   herd.run_on_threads(steps);
   EXPECT_NEAR(herd.weight(0).item<double>(), by_hand(true).first, 1e-12);
   EXPECT_NEAR(herd.centre().item<double>(), by_hand(true).second, 1e-12);
@@ -168,7 +172,7 @@ TEST(Easgd, evaluates_the_gradient_at_the_weights_before_the_pull) {
 
 double round_robin_after(int replicas, double eta, double alpha, int steps) {
   Herd herd(test::noisy_quadratic(1),
-            {.coupling = {.name = "async-easgd", .replicas = replicas, .period = 1, .moving_rate = alpha},
+            {.coupling = {.name = "async-easgd", .replicas = replicas, .period = 1, .values = {{"moving-rate", alpha}}},
              .store = test::sgd(eta, 0, 0),
              .costs = {{replicas / 2.0, replicas / 2.0, 0}}});
   herd.run_round_robin(steps);
@@ -192,8 +196,9 @@ TEST(Easgd, round_robin_is_stable_up_to_4_minus_2_eta_over_4_minus_eta) {
 
 double synchronous_after(int replicas, double eta, double alpha, int steps) {
   // One step of noise takes the replicas apart... none is needed: the mean mode is the unstable one.
-  Herd herd(test::noisy_quadratic(1), {.coupling = {.name = "easgd", .replicas = replicas, .period = 1, .moving_rate = alpha},
-                                       .store = test::sgd(eta, 0, 0)});
+  Herd herd(test::noisy_quadratic(1),
+            {.coupling = {.name = "easgd", .replicas = replicas, .period = 1, .values = {{"moving-rate", alpha}}},
+             .store = test::sgd(eta, 0, 0)});
   herd.run_on_threads(steps);
   return std::max(herd.centre().abs().item<double>(), herd.weight(0).abs().item<double>());
 }
@@ -210,7 +215,8 @@ TEST(Easgd, mean_and_variance_of_the_synchronous_centre_follow_the_closed_forms)
   const int p = 4, t = 15, size = 40'000;
   const double h = 1, eta = 0.2, alpha = 0.1, sigma = 1, start = 1;
   Herd herd(test::noisy_quadratic(h, sigma, size, start),
-            {.coupling = {.name = "easgd", .replicas = p, .period = 1, .moving_rate = alpha}, .store = test::sgd(eta, 0, 0)});
+            {.coupling = {.name = "easgd", .replicas = p, .period = 1, .values = {{"moving-rate", alpha}}},
+             .store = test::sgd(eta, 0, 0)});
   herd.run_on_threads(t);
 
   const double a = eta * h + (p + 1) * alpha, c2 = eta * h * p * alpha, root = std::sqrt(a * a - 4 * c2);

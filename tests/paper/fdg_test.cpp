@@ -110,8 +110,9 @@ class FdgTest : public ::testing::TestWithParam<Case> {
   static constexpr int batches = 15;
   int stages() const { return static_cast<int>(GetParam().cuts.size()) + 1; }
   Lab lab() const {
-    return Lab(GetParam().model(), {.schedule = {.name = "fdg", .cuts = GetParam().cuts, .gradient_shrinking = GetParam().shrink},
-                                    .store = GetParam().store()});
+    return Lab(GetParam().model(),
+               {.schedule = {.name = "fdg", .cuts = GetParam().cuts, .values = {{"gradient-shrinking", GetParam().shrink}}},
+                .store = GetParam().store()});
   }
 };
 
@@ -181,16 +182,16 @@ TEST(FdgStability, a_delay_of_2_times_K_minus_k_is_stable_exactly_below_the_boun
 TEST(FdgShrinking, module_k_sees_beta_to_the_power_of_K_minus_k) {
   const double rate = 0.1, beta = 0.6;
   for (int k = 1; k <= 4; ++k) {
-    Lab lab = test::quadratic_lab({.name = "fdg", .gradient_shrinking = beta}, 4, rate);
+    Lab lab = test::quadratic_lab({.name = "fdg", .values = {{"gradient-shrinking", beta}}}, 4, rate);
     lab.run_on_threads(2 * (4 - k) + 1);
     EXPECT_NEAR(test::weight_of(lab, k - 1), 1 - rate * std::pow(beta, 4 - k), 1e-6);
   }
 }
 
 TEST(FdgShrinking, a_beta_that_would_stop_or_enlarge_the_gradient_is_refused) {
-  EXPECT_THROW(check({.name = "fdg", .cuts = {1}, .gradient_shrinking = 0}, 3), UsageError);
-  EXPECT_THROW(check({.name = "fdg", .cuts = {1}, .gradient_shrinking = 1.5}, 3), UsageError);
-  EXPECT_NO_THROW(check({.name = "fdg", .cuts = {1}, .gradient_shrinking = 1}, 3));
+  EXPECT_THROW(check({.name = "fdg", .cuts = {1}, .values = {{"gradient-shrinking", 0}}}, 3), UsageError);
+  EXPECT_THROW(check({.name = "fdg", .cuts = {1}, .values = {{"gradient-shrinking", 1.5}}}, 3), UsageError);
+  EXPECT_NO_THROW(check({.name = "fdg", .cuts = {1}, .values = {{"gradient-shrinking", 1}}}, 3));
 }
 
 // In a tick all modules compute at the same time: with forward 1 s and backward 2 s in each of K blocks, a batch takes 3 s, where

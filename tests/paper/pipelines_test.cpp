@@ -69,10 +69,11 @@ Observed execute(const std::string& name, int micro_batches) {
   Trace trace;
   // Three stages of one block each; a micro-batch takes 1 second forward and 2 back.
   const double whole = micro_batches;
-  test::Lab lab(test::small_model("mlp"), {.schedule = {.name = name, .cuts = {1, 2}, .micro_batches = micro_batches},
-                                           .store = test::sgd(),
-                                           .batch_size = 2 * micro_batches,
-                                           .costs = std::vector<BlockCost>(3, BlockCost{whole, 2 * whole, 0})});
+  test::Lab lab(test::small_model("mlp"),
+                {.schedule = {.name = name, .cuts = {1, 2}, .values = {{"micro-batches", micro_batches}}},
+                 .store = test::sgd(),
+                 .batch_size = 2 * micro_batches,
+                 .costs = std::vector<BlockCost>(3, BlockCost{whole, 2 * whole, 0})});
   const auto runtime = make_simulator({.hosts = 3, .link_bytes_per_second = 1e15, .link_latency_seconds = 0}, {.events = &trace});
   lab.run(*runtime, 0, 1);
   Observed observed;

@@ -27,19 +27,20 @@ void PrintTo(const Case& row, std::ostream* out) {
   *out << row.name;
 }
 
-const ScheduleOptions hogwild_4{.name = "hogwild", .workers = 4};
-const ScheduleOptions pd_asgd_2_2{.name = "pd-asgd", .forward_threads = 2, .backward_threads = 2};
+const ScheduleOptions hogwild_4{.name = "hogwild", .values = {{"workers", 4}}};
+const ScheduleOptions pd_asgd_2_2{.name = "pd-asgd", .values = {{"forward-threads", 2}, {"backward-threads", 2}}};
 
 std::vector<Case> cases() {
-  const CouplingOptions elastic{.name = "async-easgd", .replicas = 2, .period = 2, .moving_rate = 0.3};
-  std::vector<Case> all = {{"hogwild_alone", hogwild_4, {}, 10},
-                           {"hogwild_in_async_easgd", hogwild_4, elastic, 100},
-                           {"pd_asgd_alone", pd_asgd_2_2, {}, 10},
-                           {"pd_asgd_in_async_easgd", pd_asgd_2_2, elastic, 100},
-                           {"lpp_in_lap", {.name = "lpp", .workers = 3}, {.name = "lap", .replicas = 3, .period = 2}, 10},
-                           {"hogwild_in_downpour", hogwild_4, {.name = "downpour", .replicas = 2, .period = 2}, 20},
-                           {"ddg_in_mvadownpour", {.name = "ddg", .cuts = {1}}, {.name = "mvadownpour", .replicas = 2}, 10},
-                           {"serial_in_mdownpour", {}, {.name = "mdownpour", .replicas = 3}, 10}};
+  const CouplingOptions elastic{.name = "async-easgd", .replicas = 2, .period = 2, .values = {{"moving-rate", 0.3}}};
+  std::vector<Case> all = {
+      {"hogwild_alone", hogwild_4, {}, 10},
+      {"hogwild_in_async_easgd", hogwild_4, elastic, 100},
+      {"pd_asgd_alone", pd_asgd_2_2, {}, 10},
+      {"pd_asgd_in_async_easgd", pd_asgd_2_2, elastic, 100},
+      {"lpp_in_lap", {.name = "lpp", .values = {{"workers", 3}}}, {.name = "lap", .replicas = 3, .period = 2}, 10},
+      {"hogwild_in_downpour", hogwild_4, {.name = "downpour", .replicas = 2, .period = 2}, 20},
+      {"ddg_in_mvadownpour", {.name = "ddg", .cuts = {1}}, {.name = "mvadownpour", .replicas = 2}, 10},
+      {"serial_in_mdownpour", {}, {.name = "mdownpour", .replicas = 3}, 10}};
   Case eamsgd{"hogwild_in_eamsgd", hogwild_4, elastic, 10};
   eamsgd.coupling.name = "eamsgd";
   all.push_back(eamsgd);

@@ -80,7 +80,7 @@ class MembersTest : public ::testing::TestWithParam<const char*> {
     StoreOptions store = test::sgd(0.05, 0.5, 0);
     store.optimizer.nesterov = find_coupling(GetParam()).look_ahead;
     return {test::small_model("mlp"),
-            {.coupling = {.name = GetParam(), .replicas = 3, .period = 2, .moving_rate = 0.2},
+            {.coupling = {.name = GetParam(), .replicas = 3, .period = 2, .values = {{"moving-rate", 0.2}}},
              .store = store,
              .costs = std::vector<BlockCost>(3, BlockCost{0.1, 0.2, 0})}};
   }

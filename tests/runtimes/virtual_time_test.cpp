@@ -82,7 +82,7 @@ TEST_F(VirtualTimeTest, work_sees_the_world_at_its_start_and_others_see_its_resu
 }
 
 TEST_F(VirtualTimeTest, hogwild_workers_of_equal_speed_are_stale_by_what_the_others_published_meanwhile) {
-  test::Lab::Options options{.schedule = {.name = "hogwild", .workers = 3, .publish = Publish::model},
+  test::Lab::Options options{.schedule = {.name = "hogwild", .publish = Publish::model, .values = {{"workers", 3}}},
                              .store = test::sgd(0.01, 0, 0)};
   options.costs.assign(3, BlockCost{1, 2, 0});
   test::Lab lab(test::small_model("mlp"), options);

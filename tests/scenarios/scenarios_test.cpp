@@ -31,7 +31,7 @@ std::vector<Scenario> scenarios() {
   return {{"serial", "one worker, three blocks: forward 1 s and backward 2 s per block", {.name = "serial"}},
           {"hogwild",
            "two workers on one replica; both begin at once, so the second to publish is one version behind",
-           {.name = "hogwild", .workers = 2}},
+           {.name = "hogwild", .values = {{"workers", 2}}}},
           {"ddg",
            "three stages of one block each; stage k works on batch t - (3 - k) on its way back",
            {.name = "ddg", .cuts = {1, 2}}},
@@ -47,16 +47,16 @@ std::vector<Scenario> scenarios() {
            {.name = "dni", .cuts = {1, 2}}},
           {"pd_asgd",
            "one forward thread, two backward threads, three passes in flight; each block is published as it is ready",
-           {.name = "pd-asgd", .forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}},
+           {.name = "pd-asgd", .values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 3}}}},
           {"gpipe",
            "three stages of one block each, two micro-batches: all forwards, then all backwards, then one step",
-           {.name = "gpipe", .cuts = {1, 2}, .micro_batches = 2}},
+           {.name = "gpipe", .cuts = {1, 2}, .values = {{"micro-batches", 2}}}},
           {"1f1b",
            "three stages of one block each, four micro-batches: the top goes back through each at once",
-           {.name = "1f1b", .cuts = {1, 2}, .micro_batches = 4}},
+           {.name = "1f1b", .cuts = {1, 2}, .values = {{"micro-batches", 4}}}},
           {"lpp",
            "two workers on one replica; the second gradient of each is that of its part, block 0 or blocks 1 and 2",
-           {.name = "lpp", .workers = 2}}};
+           {.name = "lpp", .values = {{"workers", 2}}}}};
 }
 
 /// Three replicas of one block, forward 1 s and backward 2 s; the second takes 0.5 s more for everything it computes, the third 1
@@ -67,7 +67,7 @@ std::vector<Scenario> coupled_scenarios() {
                     "three replicas, the second slower than the first, the third slower still: " + story,
                     {.name = "serial"},
                     4,
-                    {.name = name, .replicas = 3, .period = period, .moving_rate = 0.25}};
+                    {.name = name, .replicas = 3, .period = period, .values = {{"moving-rate", 0.25}}}};
   };
   return {three("allreduce", "each waits for the mean gradient in every step", "allreduce", 1),
           three("easgd", "every second step all show their weights, and the centre answers when the last has come", "easgd", 2),

@@ -40,7 +40,7 @@ class LearningTest : public ::testing::TestWithParam<Case> {
 
 TEST_P(LearningTest, takes_every_batch_and_lowers_the_loss) {
   ScheduleOptions schedule{
-      .name = GetParam().schedule, .workers = 3, .dni = {.learning_rate = 0.01, .labels = true, .classes = 10}};
+      .name = GetParam().schedule, .classes = 10, .values = {{"workers", 3}, {"dni-lr", 0.01}, {"dni-labels", true}}};
   if (find_schedule(schedule.name).uses_cuts) schedule.cuts = {1, 2};
   test::Lab lab(
       test::small_model("mlp"),
@@ -70,13 +70,13 @@ INSTANTIATE_TEST_SUITE_P(All, LearningTest, ::testing::ValuesIn(cases()), [](con
 
 TEST(Schedules, unknown_names_and_impossible_numbers_are_refused) {
   EXPECT_THROW(find_schedule("dgg"), UsageError);
-  EXPECT_THROW(check({.name = "hogwild", .workers = 0}, 3), UsageError);
-  EXPECT_THROW(check({.name = "pd-asgd", .forward_threads = 0}, 3), UsageError);
+  EXPECT_THROW(check({.name = "hogwild", .values = {{"workers", 0}}}, 3), UsageError);
+  EXPECT_THROW(check({.name = "pd-asgd", .values = {{"forward-threads", 0}}}, 3), UsageError);
   EXPECT_THROW(check({.name = "ddg", .cuts = {2, 2}}, 5), UsageError);
   EXPECT_THROW(check({.name = "ddg", .cuts = {5}}, 5), UsageError);
   EXPECT_NO_THROW(check({.name = "ddg", .cuts = {1, 4}}, 5));
-  EXPECT_THROW(check({.name = "gpipe", .micro_batches = 0}, 3), UsageError);
-  EXPECT_THROW(check({.name = "lpp", .partial_after = -1}, 3), UsageError);
+  EXPECT_THROW(check({.name = "gpipe", .values = {{"micro-batches", 0}}}, 3), UsageError);
+  EXPECT_THROW(check({.name = "lpp", .values = {{"partial-after", -1}}}, 3), UsageError);
 }
 
 }  // namespace schedules_learning_test

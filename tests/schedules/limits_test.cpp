@@ -45,7 +45,7 @@ TEST_P(LimitsTest, features_replay_with_one_stage_is_serial) {
 }
 
 TEST_P(LimitsTest, fdg_with_one_stage_is_serial) {
-  EXPECT_EQ(digest({.name = "fdg", .gradient_shrinking = 0.5}), digest({.name = "serial"}));
+  EXPECT_EQ(digest({.name = "fdg", .values = {{"gradient-shrinking", 0.5}}}), digest({.name = "serial"}));
 }
 
 TEST_P(LimitsTest, dni_with_one_stage_is_serial) {
@@ -53,12 +53,12 @@ TEST_P(LimitsTest, dni_with_one_stage_is_serial) {
 }
 
 TEST_P(LimitsTest, pd_asgd_with_one_pass_in_flight_is_serial) {
-  EXPECT_EQ(digest({.name = "pd-asgd", .forward_threads = 1, .backward_threads = 1, .max_in_flight = 1}),
+  EXPECT_EQ(digest({.name = "pd-asgd", .values = {{"forward-threads", 1}, {"backward-threads", 1}, {"max-in-flight", 1}}}),
             digest({.name = "serial"}));
 }
 
 TEST_P(LimitsTest, hogwild_with_one_worker_is_serial) {
-  EXPECT_EQ(digest({.name = "hogwild", .workers = 1}), digest({.name = "serial"}));
+  EXPECT_EQ(digest({.name = "hogwild", .values = {{"workers", 1}}}), digest({.name = "serial"}));
 }
 
 TEST_P(LimitsTest, serial_does_not_care_when_it_publishes_nor_what_stale_weights_mean) {

@@ -15,7 +15,7 @@ using test::Lab;
 Lab lab(int workers, std::int64_t partial_after = 0, Publish publish = Publish::block,
         StaleWeights stale = StaleWeights::stashed) {
   return Lab(test::small_model("mlp", 1, 0.3),
-             {.schedule = {.name = "lpp", .workers = workers, .publish = publish, .partial_after = partial_after},
+             {.schedule = {.name = "lpp", .publish = publish, .values = {{"workers", workers}, {"partial-after", partial_after}}},
               .store = test::sgd(0.02),
               .stage = {.stale_weights = stale},
               .costs = std::vector<BlockCost>(3, BlockCost{1, 2, 0})});
@@ -33,7 +33,7 @@ TEST(Lpp, one_worker_whose_part_is_the_whole_model_is_serial_bit_for_bit) {
   EXPECT_EQ(lab(1, 0, Publish::model).run_on_threads(13).store.digest(), expected);
   EXPECT_EQ(lab(1, 0, Publish::block, StaleWeights::live).run_on_threads(13).store.digest(), expected);
   EXPECT_EQ(lab(1, 0, Publish::block, StaleWeights::replayed).run_on_threads(13).store.digest(), expected);
-  Lab norm(test::norm_and_dropout_model(), {.schedule = {.name = "lpp", .workers = 1}, .store = test::sgd(0.02)});
+  Lab norm(test::norm_and_dropout_model(), {.schedule = {.name = "lpp", .values = {{"workers", 1}}}, .store = test::sgd(0.02)});
   EXPECT_EQ(norm.run_on_threads(13).store.digest(), serial_digest(test::norm_and_dropout_model()));
 }
 
@@ -68,8 +68,8 @@ TEST(Lpp, is_hogwild_until_partial_gradients_begin) {
             {.schedule = std::move(schedule), .store = test::sgd(), .costs = {{1, 2, 0}, {1, 2, 0}, {1, 2, 0}}});
     return lab.run(*make_simulator({.hosts = 2}, {}), 0, batches).store.digest();
   };
-  EXPECT_EQ(digest({.name = "lpp", .partial_after = 20}, 20), digest({.name = "hogwild"}, 20));
-  EXPECT_NE(digest({.name = "lpp", .partial_after = 14}, 20), digest({.name = "hogwild"}, 20));
+  EXPECT_EQ(digest({.name = "lpp", .values = {{"partial-after", 20}}}, 20), digest({.name = "hogwild"}, 20));
+  EXPECT_NE(digest({.name = "lpp", .values = {{"partial-after", 14}}}, 20), digest({.name = "hogwild"}, 20));
 }
 
 std::vector<std::vector<torch::Tensor>> weights_of(const Lab& lab) {
@@ -172,7 +172,7 @@ TEST(Lpp, more_workers_than_blocks_with_parameters_are_refused) {
   EXPECT_THROW(lab(4), UsageError);
   try {
     // flatten, wide, norm, act, drop, head: three of them have parameters
-    Lab(test::norm_and_dropout_model(), {.schedule = {.name = "lpp", .workers = 4}});
+    Lab(test::norm_and_dropout_model(), {.schedule = {.name = "lpp", .values = {{"workers", 4}}}});
     FAIL() << "not refused";
   } catch (const UsageError& error) {
     EXPECT_NE(std::string(error.what()).find("only 3 blocks have parameters; use at most 3 workers"), std::string::npos)

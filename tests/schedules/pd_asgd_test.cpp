@@ -39,19 +39,22 @@ Observed simulate(ScheduleOptions schedule, int batches) {
 
 TEST(PdAsgd, keeps_as_many_passes_in_flight_as_allowed_and_never_more) {
   for (const int most : {1, 2, 3, 5}) {
-    const Observed observed = simulate({.forward_threads = 2, .backward_threads = 4, .max_in_flight = most}, 30);
+    const Observed observed =
+        simulate({.values = {{"forward-threads", 2}, {"backward-threads", 4}, {"max-in-flight", most}}}, 30);
     EXPECT_EQ(observed.most_passes_in_flight, most);
   }
 }
 
 TEST(PdAsgd, every_block_gets_one_update_per_batch) {
-  for (const StalenessCount& count : simulate({.forward_threads = 2, .backward_threads = 3, .max_in_flight = 4}, 25).staleness) {
+  for (const StalenessCount& count :
+       simulate({.values = {{"forward-threads", 2}, {"backward-threads", 3}, {"max-in-flight", 4}}}, 25).staleness) {
     EXPECT_EQ(count.updates, 25);
   }
 }
 
 TEST(PdAsgd, staleness_is_bounded_by_the_other_passes_in_flight) {
-  for (const StalenessCount& count : simulate({.forward_threads = 1, .backward_threads = 2, .max_in_flight = 3}, 40).staleness) {
+  for (const StalenessCount& count :
+       simulate({.values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 3}}}, 40).staleness) {
     EXPECT_LE(count.max, 2);
     EXPECT_GT(count.max, 0);
   }
@@ -60,7 +63,7 @@ TEST(PdAsgd, staleness_is_bounded_by_the_other_passes_in_flight) {
 // With layer-wise publication the last layer is updated while the walk is still on its way down, so that a forward pass that
 // begins meanwhile already sees it.
 TEST(PdAsgd, layer_wise_publication_makes_the_last_layer_fresher_than_whole_model_publication) {
-  const ScheduleOptions options{.forward_threads = 1, .backward_threads = 2, .max_in_flight = 3};
+  const ScheduleOptions options{.values = {{"forward-threads", 1}, {"backward-threads", 2}, {"max-in-flight", 3}}};
   ScheduleOptions whole = options;
   whole.publish = Publish::model;
   const Observed layers = simulate(options, 60), model = simulate(whole, 60);
@@ -69,9 +72,13 @@ TEST(PdAsgd, layer_wise_publication_makes_the_last_layer_fresher_than_whole_mode
 }
 
 TEST(PdAsgd, default_bound_is_one_pass_less_than_threads_but_at_least_two) {
-  EXPECT_EQ(default_passes_in_flight({.forward_threads = 1, .backward_threads = 2}), 2);
-  EXPECT_EQ(default_passes_in_flight({.forward_threads = 1, .backward_threads = 1}), 2);
-  EXPECT_EQ(default_passes_in_flight({.forward_threads = 2, .backward_threads = 4}), 5);
+  const auto passes = [](int forward, int backward) {
+    const OptionValues threads{{"forward-threads", forward}, {"backward-threads", backward}};
+    return completed({.name = "pd-asgd", .values = threads}).values.get<int>("max-in-flight");
+  };
+  EXPECT_EQ(passes(1, 2), 2);
+  EXPECT_EQ(passes(1, 1), 2);
+  EXPECT_EQ(passes(2, 4), 5);
 }
 
 }  // namespace schedules_pd_asgd_test

@@ -103,10 +103,10 @@ class PipelineTest : public ::testing::TestWithParam<Case> {
  protected:
   static constexpr int batches = 10;
   static Lab lab(const std::string& name) {
-    return Lab(
-        GetParam().model(),
-        {.schedule = {.name = name, .cuts = GetParam().cuts, .micro_batches = GetParam().micro_batches}, .store = test::sgd()},
-        test::small_images(GetParam().samples));
+    return Lab(GetParam().model(),
+               {.schedule = {.name = name, .cuts = GetParam().cuts, .values = {{"micro-batches", GetParam().micro_batches}}},
+                .store = test::sgd()},
+               test::small_images(GetParam().samples));
   }
 };
 
@@ -158,7 +158,7 @@ TEST(PipelineLimits, one_micro_batch_is_serial_bit_for_bit) {
   Lab serial = plain_lab({.name = "serial"});
   const std::string expected = serial.run_on_threads(12).store.digest();
   for (const std::string& name : pipeline_names()) {
-    Lab pipeline = plain_lab({.name = name, .cuts = {1, 2}, .micro_batches = 1});
+    Lab pipeline = plain_lab({.name = name, .cuts = {1, 2}, .values = {{"micro-batches", 1}}});
     EXPECT_EQ(pipeline.run_on_threads(12).store.digest(), expected) << name;
     EXPECT_EQ(pipeline.reports.losses(), serial.reports.losses());
   }
@@ -173,7 +173,7 @@ TEST(PipelineLimits, the_gradient_is_that_of_the_whole_batch) {
     return lab;
   };
   const auto serial = trained({.name = "serial"});
-  const auto pipeline = trained({.name = "1f1b", .cuts = {1, 2}, .micro_batches = 5});
+  const auto pipeline = trained({.name = "1f1b", .cuts = {1, 2}, .values = {{"micro-batches", 5}}});
   Bystander me;
   for (int block = 0; block < serial->store.block_count(); ++block) {
     const auto expected = serial->store.read(me, block).parameters, actual = pipeline->store.read(me, block).parameters;
@@ -198,7 +198,7 @@ std::string digest_of_replicas(const std::string& coupling, ScheduleOptions sche
   test::Reports reports;
   Job job(model,
           {.schedule = std::move(schedule),
-           .coupling = {.name = coupling, .replicas = 2, .period = 2, .moving_rate = 0.3},
+           .coupling = {.name = coupling, .replicas = 2, .period = 2, .values = {{"moving-rate", 0.3}}},
            .store = test::sgd(),
            .batches = {batches, batches},
            .shards = {{0, 2}, {1, 2}}},
@@ -212,11 +212,11 @@ TEST(PipelineLimits, any_coupling_sees_the_steps_of_serial) {
   for (const char* coupling : {"allreduce", "easgd", "local-sgd"}) {
     const std::string expected = digest_of_replicas(coupling, {.name = "serial"});
     for (const std::string& name : pipeline_names()) {
-      EXPECT_EQ(digest_of_replicas(coupling, {.name = name, .cuts = {1, 2}, .micro_batches = 1}), expected)
+      EXPECT_EQ(digest_of_replicas(coupling, {.name = name, .cuts = {1, 2}, .values = {{"micro-batches", 1}}}), expected)
           << name << " and " << coupling;
     }
-    EXPECT_EQ(digest_of_replicas(coupling, {.name = "gpipe", .cuts = {1}, .micro_batches = 3}),
-              digest_of_replicas(coupling, {.name = "1f1b", .cuts = {2}, .micro_batches = 3}))
+    EXPECT_EQ(digest_of_replicas(coupling, {.name = "gpipe", .cuts = {1}, .values = {{"micro-batches", 3}}}),
+              digest_of_replicas(coupling, {.name = "1f1b", .cuts = {2}, .values = {{"micro-batches", 3}}}))
         << coupling;
   }
 }

@@ -30,12 +30,12 @@ std::vector<Case> cases() {
   const auto resnet = [] { return test::small_model("resnet8"); };
   const auto sgd = [] { return test::sgd(); };
   const auto adam = [] { return test::adam(); };
-  const GradientModelOptions labels{.width = 16, .labels = true, .classes = 4};
+  const OptionValues labels{{"dni-width", 16}, {"dni-labels", true}};
   return {{"features_replay_norm_and_dropout", "fr", {.name = "features-replay", .cuts = {2, 4}}, norm, sgd},
           {"features_replay_resnet8", "fr", {.name = "features-replay", .cuts = {1, 2, 3}}, resnet, adam},
-          {"fdg_norm_and_dropout", "fdg", {.name = "fdg", .cuts = {2, 4}, .gradient_shrinking = 0.7}, norm, adam},
+          {"fdg_norm_and_dropout", "fdg", {.name = "fdg", .cuts = {2, 4}, .values = {{"gradient-shrinking", 0.7}}}, norm, adam},
           {"fdg_resnet8", "fdg", {.name = "fdg", .cuts = {1, 2, 3}}, resnet, sgd},
-          {"dni_norm_and_dropout", "dni", {.name = "dni", .cuts = {2, 4}, .dni = labels}, norm, sgd},
+          {"dni_norm_and_dropout", "dni", {.name = "dni", .cuts = {2, 4}, .classes = 4, .values = labels}, norm, sgd},
           {"dni_resnet8", "dni", {.name = "dni", .cuts = {1, 2, 3}}, resnet, sgd}};
 }
 
@@ -108,7 +108,7 @@ TEST_P(StagedTest, a_resumed_run_goes_on_bit_for_bit) {
 TEST_P(StagedTest, names_of_roles_carry_the_prefix_of_the_replica) {
   Lab lab = this->lab();
   lab.replica.prefix = "r1/";
-  const auto schedule = find_schedule(GetParam().schedule.name).make(lab.replica, GetParam().schedule);
+  const auto schedule = make_schedule(lab.replica, GetParam().schedule);
   const auto roles = schedule->roles();
   ASSERT_EQ(roles.size(), GetParam().schedule.cuts.size() + 1);
   for (std::size_t k = 0; k < roles.size(); ++k) {

@@ -79,7 +79,7 @@ struct Lab {
         batches(std::make_shared<const BatchMaker>(std::move(data), BatchOptions{.batch_size = options.batch_size})),
         source(batches, 2),
         replica{model, store, source, reports, options.stage, options.costs},
-        schedule(find_schedule(options.schedule.name).make(replica, options.schedule)) {}
+        schedule(make_schedule(replica, options.schedule)) {}
 
   /// Batches [begin, end) of the run.
   Lab& run(Runtime& runtime, std::int64_t begin, std::int64_t end) {

@@ -46,32 +46,34 @@ std::map<ComputeKind, double> durations(const ScheduleOptions& schedule) {
 }
 
 TEST_F(VirtualCost, a_loss_takes_its_time_under_every_schedule) {
-  for (const ScheduleOptions& schedule : std::vector<ScheduleOptions>{{.name = "serial"},
-                                                                      {.name = "hogwild", .workers = 2},
-                                                                      {.name = "ddg", .cuts = {1}},
-                                                                      {.name = "features-replay", .cuts = {2}},
-                                                                      {.name = "fdg", .cuts = {1}},
-                                                                      {.name = "dni", .cuts = {1}},
-                                                                      {.name = "pd-asgd"},
-                                                                      {.name = "gpipe", .cuts = {1}, .micro_batches = 4},
-                                                                      {.name = "1f1b", .cuts = {1, 2}, .micro_batches = 3},
-                                                                      {.name = "lpp", .workers = 2}}) {
+  for (const ScheduleOptions& schedule :
+       std::vector<ScheduleOptions>{{.name = "serial"},
+                                    {.name = "hogwild", .values = {{"workers", 2}}},
+                                    {.name = "ddg", .cuts = {1}},
+                                    {.name = "features-replay", .cuts = {2}},
+                                    {.name = "fdg", .cuts = {1}},
+                                    {.name = "dni", .cuts = {1}},
+                                    {.name = "pd-asgd"},
+                                    {.name = "gpipe", .cuts = {1}, .values = {{"micro-batches", 4}}},
+                                    {.name = "1f1b", .cuts = {1, 2}, .values = {{"micro-batches", 3}}},
+                                    {.name = "lpp", .values = {{"workers", 2}}}}) {
     EXPECT_NEAR(durations(schedule)[ComputeKind::loss], 10 * 0.25, 1e-6) << schedule.name;
   }
 }
 
 TEST_F(VirtualCost, shrinking_takes_an_operation_for_each_element) {
-  const auto shrunk = durations({.name = "fdg", .cuts = {1}, .gradient_shrinking = 0.5});
+  const auto shrunk = durations({.name = "fdg", .cuts = {1}, .values = {{"gradient-shrinking", 0.5}}});
   const double messages = shrunk.at(ComputeKind::shrink) / (8 * 16 * 1e-3);  // each 8 samples of 16 activations
   EXPECT_NEAR(messages, std::round(messages), 1e-6);
   EXPECT_GE(std::round(messages), 8) << "all gradients that have arrived";
-  EXPECT_FALSE(durations({.name = "fdg", .cuts = {1}, .gradient_shrinking = 1}).contains(ComputeKind::shrink));
+  EXPECT_FALSE(durations({.name = "fdg", .cuts = {1}, .values = {{"gradient-shrinking", 1}}}).contains(ComputeKind::shrink));
 }
 
 TEST_F(VirtualCost, gradient_models_take_theirs) {
   const GradientModelOptions small{.layers = 1, .width = 8}, large{.layers = 2, .width = 64};
   for (const GradientModelOptions& model : {small, large}) {
-    const auto took = durations({.name = "dni", .cuts = {1}, .dni = model});
+    const auto took =
+        durations({.name = "dni", .cuts = {1}, .values = {{"dni-layers", model.layers}, {"dni-width", model.width}}});
     const auto operations = make_synthetic_gradient(model, 1, 0)->operations(torch::empty({8, 16}));
     EXPECT_NEAR(took.at(ComputeKind::predict), 10 * operations.predict * 1e-3, 1e-6);
     EXPECT_NEAR(took.at(ComputeKind::learn), 9 * operations.learn * 1e-3, 1e-6) << "from all batches but the last";
@@ -162,12 +164,12 @@ TEST_F(VirtualCostOfPlans, larger_gradient_models_and_shrinking_take_longer_what
     for (const std::string& costs : {"", "1ms:2ms"}) {
       const RuntimeChoice runtime{.block_costs = costs, .compute = compute};
       TrainOptions small = options("dni"), large = options("dni");
-      small.dni_layers = 0;
-      large.dni_layers = 3;
+      small.values.set("dni-layers", 0);
+      large.values.set("dni-layers", 3);
       EXPECT_GT(seconds(large, runtime), 1.05 * seconds(small, runtime)) << costs;
       TrainOptions whole = options("fdg"), shrunk = options("fdg");
-      whole.gradient_shrinking = 1;
-      shrunk.gradient_shrinking = 0.5;
+      whole.values.set("gradient-shrinking", 1);
+      shrunk.values.set("gradient-shrinking", 0.5);
       EXPECT_GE(seconds(shrunk, runtime), seconds(whole, runtime)) << costs << ": it may hide in a wait";
     }
   }

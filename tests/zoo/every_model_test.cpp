@@ -9,7 +9,7 @@ namespace rubato {
 namespace zoo_every_model_test {
 
 /// What must hold for each row of the zoo.
-class EveryModel : public testing::TestWithParam<ZooEntry> {
+class EveryModel : public testing::TestWithParam<ModelEntry> {
  protected:
   ZooOptions options_ = small_options(GetParam());
   torch::Tensor input_ = small_input(options_, GetParam().text);
@@ -90,15 +90,15 @@ TEST_P(EveryModel, gives_the_same_output_twice_in_evaluation_mode) {
   EXPECT_TRUE(torch::equal(first, second));
 }
 
-std::string test_name(const testing::TestParamInfo<ZooEntry>& info) {
+std::string test_name(const testing::TestParamInfo<ModelEntry>& info) {
   std::string name = info.param.name;
   for (char& letter : name) letter = letter == '-' ? '_' : letter;
   return name;
 }
 
-std::vector<ZooEntry> classifiers() {
-  std::vector<ZooEntry> all = zoo();
-  std::erase_if(all, [](const ZooEntry& entry) { return entry.name == "quadratic"; });
+std::vector<ModelEntry> classifiers() {
+  std::vector<ModelEntry> all = models();
+  std::erase_if(all, [](const ModelEntry& entry) { return entry.name == "quadratic"; });
   return all;
 }
 

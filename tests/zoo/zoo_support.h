@@ -11,12 +11,12 @@
 namespace rubato {
 
 /// How GoogleTest shows a row; its own way, bytes with addresses, differs from run to run.
-inline void PrintTo(const ZooEntry& entry, std::ostream* out) {
+inline void PrintTo(const ModelEntry& entry, std::ostream* out) {
   *out << entry.name;
 }
 
 /// Sizes at which a forward pass of the model takes milliseconds.
-inline ZooOptions small_options(const ZooEntry& entry) {
+inline ZooOptions small_options(const ModelEntry& entry) {
   ZooOptions options{.model = entry.name, .classes = 7, .channels = 3, .image_size = 8};
   if (entry.name == "lenet") options.image_size = 12;
   if (entry.name == "easgd-cifar") options.image_size = 28;

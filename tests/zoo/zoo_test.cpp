@@ -72,7 +72,7 @@ TEST(Zoo, makes_a_block_of_every_place_where_a_cut_helps) {
 
 TEST(Zoo, lists_every_model_once_with_one_line_each) {
   std::set<std::string> names;
-  for (const ZooEntry& entry : zoo()) {
+  for (const ModelEntry& entry : models()) {
     EXPECT_TRUE(names.insert(entry.name).second) << entry.name;
     EXPECT_FALSE(entry.summary.empty()) << entry.name;
     EXPECT_EQ(entry.summary.find('\n'), std::string::npos) << entry.name;

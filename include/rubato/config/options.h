@@ -5,10 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "rubato/core/option_values.h"
+
 namespace rubato {
 
-/// Everything that determines a run. One field per flag of `rubato train`; meaning, unit and range stand in
-/// options_table.h, from which the command line, the TOML reader and writer and the checks are made.
+/// Everything that determines a run: a field for each flag of `rubato train` that belongs to all runs, and the values of those
+/// that the chosen schedule, coupling, optimizer, model and data set bring. Meaning, unit and range stand in options_table.h and
+/// with the entries; command line, TOML and checks are made from them.
 struct TrainOptions {
   std::string data = "fashion-mnist", data_dir;
   int sequence_length = 64;
@@ -24,23 +27,12 @@ struct TrainOptions {
   std::string schedule = "serial";
   int stages = 2;
   std::string cuts = "auto";
-  int workers = 2;
-  int micro_batches = 4;
-  std::int64_t partial_after = 0;
-  int forward_threads = 1, backward_threads = 2, max_in_flight = 0;
   std::string publish = "block", stale_weights = "auto", staleness_scaling = "none";
-  double gradient_shrinking = 1;
-  bool dni_labels = false;
-  int dni_layers = 2, dni_width = 256;
-  double dni_lr = 1e-3;
 
   std::string coupling = "none";
   int replicas = 0;
   std::optional<std::int64_t> period;
-  std::optional<double> moving_rate, beta;
-  double penalty = 1;
   std::string sampling = "auto";
-  int bucket_kib = 1024;
 
   std::string optimizer = "sgd";
   std::optional<double> lr, momentum, weight_decay;
@@ -49,8 +41,6 @@ struct TrainOptions {
   std::string lr_schedule = "cosine";
   double warmup_epochs = 0, lr_step_epochs = 1, lr_step_factor = 0.1;
   double clip_norm = 0, clip_value = 0;
-  std::string averaging = "none";
-  double averaging_rate = 0.001;
 
   int epochs = 1;
   std::optional<std::int64_t> steps;
@@ -72,18 +62,25 @@ struct TrainOptions {
   double silence = 1.5, patience = 60, link_latency_ms = 0;
   std::string metrics;
 
+  /// Options that entries bring, by flag without dashes: {"workers", 3}. What is not here has its default.
+  OptionValues values;
+
   bool operator==(const TrainOptions&) const = default;
 };
 
 /// Replaces every default that depends on another option by its value (learning rate by optimizer, passes in flight, ...), so
 /// that the written configuration says what ran. Throws UsageError for values outside their range and for combinations that
 /// cannot work.
+/// Afterwards `values` holds all options of the chosen entries and no others.
 TrainOptions resolve(TrainOptions options);
 
 /// UsageError if nothing of a run with `options` reads `option` (a flag without dashes), whatever its value.
 void check_is_read(const TrainOptions& options, const std::string& option);
 
-/// `options` with another schedule or coupling: what only other entries read goes back to its default.
+/// `options` with another entry of the kind "data", "model", "schedule", "coupling" or "optimizer": what only other entries of
+/// that kind read goes back to its default.
+TrainOptions with_entry(TrainOptions options, const std::string& kind, const std::string& name);
+/// The same, with all that a default may have become for the former schedule or coupling.
 TrainOptions with_schedule(TrainOptions options, const std::string& schedule);
 TrainOptions with_coupling(TrainOptions options, const std::string& coupling);
 
@@ -94,9 +91,14 @@ enum class OtherReplicas { refused, allowed };
 std::optional<std::string> first_difference(const TrainOptions& before, const TrainOptions& now,
                                             OtherReplicas replicas = OtherReplicas::refused);
 
-/// The options as a TOML document whose keys are the flags' names.
+/// `options` for another number of replicas: what follows from the number is worked out anew.
+TrainOptions with_replicas(TrainOptions options, int replicas);
+
+/// The options as a TOML document whose keys are the flags' names. Those of data, model, schedule, coupling and optimizer stand
+/// in tables of these names, the entry's own name as `name`.
 std::string to_toml(const TrainOptions& options);
-/// The reverse. Keys that are missing keep their default; UsageError for unknown keys and wrong types, with line and column.
+/// The reverse; all keys may also stand at the top level, as in files of earlier versions. Keys that are missing keep their
+/// default; UsageError for unknown keys and wrong types, with line and column.
 TrainOptions from_toml(const std::string& text, const std::string& file_name, TrainOptions defaults = {});
 
 }  // namespace rubato

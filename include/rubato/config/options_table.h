@@ -18,12 +18,13 @@ struct OptionInfo {
   bool of_replicas = false;  ///< except where it goes on with another number of replicas
 };
 
-/// Calls `visit(info, field)` for every option. `o` is a TrainOptions, const or not.
+/// Calls `visit(info, field)` for every option of all runs; for those that entries bring see entries.h. `o` is a TrainOptions,
+/// const or not.
 template <class Options, class Visitor>
 void visit_options(Options&& o, Visitor&& visit) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   const char* group = "Data";
-  visit(OptionInfo{"data", group, "data set: fashion-mnist, mnist, cifar10, cifar100, text"}, o.data);
+  visit(OptionInfo{"data", group, "data set, from `rubato list datasets`"}, o.data);
   visit(OptionInfo{"data-dir", group, "folder (text: folder or file) of the data; empty: the data set's usual place", -inf, inf,
                    false},
         o.data_dir);
@@ -46,12 +47,6 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"stages", group, "staged schedules (ddg, features-replay, fdg, dni, gpipe, 1f1b): number of stages K", 1},
         o.stages);
   visit(OptionInfo{"cuts", group, "first block of each further stage, for example 2,4; auto: balanced by a profile"}, o.cuts);
-  visit(OptionInfo{"workers", group, "hogwild, lpp: threads", 1}, o.workers);
-  visit(OptionInfo{"micro-batches", group, "gpipe, 1f1b: parts of a batch that are in the pipeline at once", 1}, o.micro_batches);
-  visit(OptionInfo{"partial-after", group, "lpp: steps with whole gradients before the first partial one", 0}, o.partial_after);
-  visit(OptionInfo{"forward-threads", group, "pd-asgd: forward threads F", 1}, o.forward_threads);
-  visit(OptionInfo{"backward-threads", group, "pd-asgd: backward threads B", 1}, o.backward_threads);
-  visit(OptionInfo{"max-in-flight", group, "pd-asgd: passes in flight at most; 0: F + B - 1, at least 2", 0}, o.max_in_flight);
   visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},
         o.publish);
   visit(OptionInfo{"stale-weights", group,
@@ -59,31 +54,16 @@ void visit_options(Options&& o, Visitor&& visit) {
         o.stale_weights);
   visit(OptionInfo{"staleness-scaling", group, "none, or inverse: gradients times 1 / (1 + staleness)"}, o.staleness_scaling);
 
-  visit(OptionInfo{"gradient-shrinking", group, "fdg: beta, factor of an error gradient at each cut, above 0", 0, 1},
-        o.gradient_shrinking);
-  visit(OptionInfo{"dni-labels", group, "dni: gradient models see the labels too (cDNI)"}, o.dni_labels);
-  visit(OptionInfo{"dni-layers", group, "dni: hidden layers of a gradient model; 0: linear", 0}, o.dni_layers);
-  visit(OptionInfo{"dni-width", group, "dni: units of a hidden layer, except between images", 1}, o.dni_width);
-  visit(OptionInfo{"dni-lr", group, "dni: learning rate of the gradient models, which have an Adam of their own", 0}, o.dni_lr);
-
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
   visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0, inf, true, true}, o.replicas);
   visit(OptionInfo{"period", group, "steps of a replica between two exchanges; default by coupling", 1}, o.period);
-  visit(OptionInfo{"moving-rate", group, "elastic averaging: alpha, how far replica and centre move towards each other", 0, inf,
-                   true, true},
-        o.moving_rate);
-  visit(OptionInfo{"beta", group, "elastic averaging: moving rate of the centre, replicas x alpha; default 0.9", 0, inf, true,
-                   true},
-        o.beta);
-  visit(OptionInfo{"penalty", group, "admm: rho, strength of the coupling to the centre", 0}, o.penalty);
   visit(OptionInfo{"sampling", group,
                    "whole: each replica samples all of the data; shard: they share each epoch; auto: by coupling"},
         o.sampling);
-  visit(OptionInfo{"bucket-kib", group, "allreduce: KiB of gradients that travel together", 1, 1 << 20, false}, o.bucket_kib);
 
   group = "Optimizer";
-  visit(OptionInfo{"optimizer", group, "sgd, adam, adamw, rmsprop, adagrad"}, o.optimizer);
+  visit(OptionInfo{"optimizer", group, "name from `rubato list optimizers`"}, o.optimizer);
   visit(OptionInfo{"lr", group, "learning rate; default by optimizer: sgd 0.1, adagrad 0.01, others 0.001", 0}, o.lr);
   visit(OptionInfo{"momentum", group, "sgd (default 0.9; 0 with easgd, downpour and their like), rmsprop (default 0)", 0, 1},
         o.momentum);
@@ -99,10 +79,6 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"warmup-epochs", group, "epochs of linear warm-up of the learning rate", 0}, o.warmup_epochs);
   visit(OptionInfo{"lr-step-epochs", group, "step: epochs between two cuts", 0}, o.lr_step_epochs);
   visit(OptionInfo{"lr-step-factor", group, "step: factor of each cut", 0, 1}, o.lr_step_factor);
-  visit(OptionInfo{"averaging", group, "evaluate a mean of the weights of all steps: none, mean (ASGD) or moving (MVASGD)"},
-        o.averaging);
-  visit(OptionInfo{"averaging-rate", group, "moving averages, mvadownpour: weight of the newest weights", 0, 1},
-        o.averaging_rate);
   visit(OptionInfo{"clip-norm", group, "largest L2 norm of a block's gradient; 0: no clipping", 0}, o.clip_norm);
   visit(OptionInfo{"clip-value", group, "largest absolute value in a gradient; 0: no clipping", 0}, o.clip_value);
 

@@ -1,32 +1,31 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "rubato/context/runtime.h"
+#include "rubato/core/option_values.h"
 #include "rubato/model/weight_store.h"
 #include "rubato/replica/hooks.h"
 #include "rubato/tensor/tensor.h"
 
 namespace rubato {
 
-/// Choices of all couplings; each reads its own.
+/// What a coupling is made from besides `CouplingParts`.
 struct CouplingOptions {
   std::string name = "none";
-  int replicas = 1;                    ///< p, >= 1
-  std::int64_t period = 10;            ///< tau, steps of a replica between two exchanges, >= 1
-  double moving_rate = 0;              ///< elastic: alpha, [0, 1]
-  double penalty = 1;                  ///< admm: rho, > 0
-  double averaging_rate = 1e-3;        ///< mvadownpour: weight of the newest centre in its average, (0, 1]
-  std::size_t bucket_bytes = 1 << 20;  ///< allreduce: gradients that travel together
-  std::vector<BlockRange> ranges;      ///< what the schedule steps together, in order; of this process
-  bool centre_here = true;             ///< the centre is in this process
-  int parts = 1;                       ///< processes that share the blocks of one replica
-  bool one_step_at_a_time = false;     ///< the schedule never has two steps of a range under way
-  std::vector<std::string> prefixes;   ///< of the names of each replica's roles
+  int replicas = 1;                   ///< p, >= 1
+  std::int64_t period = 10;           ///< tau, steps of a replica between two exchanges, >= 1
+  OptionValues values = {};           ///< of the entry's own options
+  std::vector<BlockRange> ranges;     ///< what the schedule steps together, in order; of this process
+  bool centre_here = true;            ///< the centre is in this process
+  int parts = 1;                      ///< processes that share the blocks of one replica
+  bool one_step_at_a_time = false;    ///< the schedule never has two steps of a range under way
+  std::vector<std::string> prefixes;  ///< of the names of each replica's roles
 };
 
 /// What ties the replicas of a run. Lives for a whole run; between segments nothing of it executes.
@@ -79,32 +78,55 @@ enum class StepClock {
   centre,   ///< the steps of the centre, which takes one for each step of every replica
 };
 
+/// Who talks to whom.
+enum class Topology {
+  alone,   ///< nobody: there is one replica
+  peers,   ///< replicas with each other
+  centre,  ///< each replica with a centre, a role of the coupling's own, which wants a processor of its own in the simulator
+};
+
+/// Whom a job in processes consists of.
+enum class Membership {
+  fixed,  ///< all replicas from the start, or the others wait
+  free,   ///< replicas come, go and die, and the centre too, while the others go on
+};
+
 /// One row of `rubato list couplings`, and all that the rest of rubato knows of a coupling.
 struct CouplingEntry {
   std::string name;
-  std::string summary;
-  std::string paper;
-  std::unique_ptr<Coupling> (*make)(const CouplingParts&, const CouplingOptions&);
+  std::string summary;     ///< one line
+  std::string paper = {};  ///< authors, year, number
+  /// With values for all of `options`.
+  std::function<std::unique_ptr<Coupling>(const CouplingParts&, const CouplingOptions&)> make;
+  Topology topology = Topology::peers;
+  Membership membership = Membership::fixed;
   int least_replicas = 1;
-  int extra_roles = 0;               ///< a centre wants a processor of its own in the simulator
   std::int64_t default_period = 10;  ///< 0: the method has none
-  bool elastic = false;              ///< reads the moving rate
   bool look_ahead = false;           ///< wants an optimizer with Nesterov momentum
   bool shards_data = false;          ///< replicas share each epoch; else each samples the whole data set
   bool fixed_protocol = false;       ///< same bits whatever the timing, if the schedule's are
   bool every_block = false;          ///< needs a gradient of every block in every step
   bool changes_members = false;      ///< goes on when a replica dies, and takes new ones in
-  bool free_membership = false;      ///< in processes: replicas come, go and die, and the centre too, while the others go on
+  bool loses_replicas = false;       ///< in processes whose membership is fixed: the others go on without one that has died
   StepClock clock = StepClock::replica;
   bool whole_steps = false;     ///< needs a schedule that takes one step of the whole model at a time
   bool keeps_replicas = false;  ///< a resumed run needs as many replicas as its checkpoint has
-  /// Options that it reads besides those that all read, by name of the flag; for another coupling they are refused.
-  std::vector<std::string> options = {};
+  /// Options of its own; for another coupling they are refused.
+  std::vector<OptionSpec> options = {};
+  CompleteOptions complete = {};
+  CheckOptions check = {};
 };
 
-const std::vector<CouplingEntry>& couplings();
-/// Throws UsageError with the nearest known name.
+/// Adds a coupling to those that there are, before a run that is to know it. Returns true, so that a static object can be made of
+/// the call. std::logic_error for a name that is taken; see `Registry`. From any thread.
+bool register_coupling(CouplingEntry entry);
+/// Those that come along, then those that were registered.
+std::vector<CouplingEntry> couplings();
+/// Valid to the end of the program. Throws UsageError with the nearest known name.
 const CouplingEntry& find_coupling(const std::string& name);
+
+/// `options` with values for all of the entry's own options, and for these alone. UsageError for wrong types and ranges.
+CouplingOptions completed(CouplingOptions options, double learning_rate);
 
 /// Largest moving rate at which elastic averaging is stable on a quadratic of curvature 1 with step `rate` (the paper's bounds):
 /// round-robin, which stands for the asynchronous methods: (4 - 2 rate) / (4 - rate); synchronous with p replicas:

@@ -129,5 +129,6 @@ class Stage {
 ActivationShapes activation_shapes(const Model& model, const torch::Tensor& input);
 
 StaleWeights parse_stale_weights(const std::string& name);
+const char* name_of(StaleWeights stale_weights);
 
 }  // namespace rubato

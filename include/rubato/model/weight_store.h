@@ -35,10 +35,18 @@ struct StalenessCount {
   double mean() const { return updates == 0 ? 0.0 : static_cast<double>(sum) / static_cast<double>(updates); }
 };
 
-/// A running mean of the weights after each step, for evaluation: ASGD and MVASGD (Polyak and Juditsky 1992).
+/// What the weights after each step are averaged to, for evaluation (Polyak and Juditsky 1992).
+enum class Averaging {
+  none,
+  mean,    ///< ASGD: of all iterates so far, z += (w - z) / (t + 1)
+  moving,  ///< MVASGD: z += rate (w - z)
+};
+/// UsageError with the nearest known name.
+Averaging parse_averaging(const std::string& name);
+
 struct AveragingOptions {
-  std::string name = "none";  ///< none; mean: of all iterates so far, z += (w - z) / (t + 1); moving: z += rate (w - z)
-  double rate = 0.001;        ///< moving; (0, 1]
+  Averaging kind = Averaging::none;
+  double rate = 0.001;  ///< moving; (0, 1]
 };
 
 struct StoreOptions {

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "rubato/context/runtime.h"
+#include "rubato/core/option_values.h"
 #include "rubato/replica/replica.h"
 #include "rubato/schedules/gradient_model.h"
 #include "rubato/tensor/tensor.h"
@@ -25,59 +27,56 @@ class Schedule {
   virtual void load(torch::serialize::InputArchive&) {}
 };
 
-/// Choices of all schedules; each reads its own.
+/// What a schedule is made from besides its replica.
 struct ScheduleOptions {
   std::string name = "serial";
-  int workers = 2;           ///< hogwild, lpp: threads on one replica, >= 1
-  int forward_threads = 1;   ///< pd-asgd, >= 1
-  int backward_threads = 2;  ///< pd-asgd, >= 1
-  int max_in_flight = 0;     ///< pd-asgd: passes that may exist at once; 0: forward + backward threads - 1, at least 2
   Publish publish = Publish::block;
-  std::vector<int> cuts;           ///< staged schedules: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
-  int micro_batches = 4;           ///< gpipe, 1f1b: parts of a batch, >= 1
-  std::int64_t partial_after = 0;  ///< lpp: steps before the first partial gradient, >= 0
-  double gradient_shrinking = 1;   ///< fdg: beta, what an error gradient is multiplied with at each cut; (0, 1]
-  GradientModelOptions dni;
+  std::vector<int> cuts;     ///< staged schedules: first block of stage 2, 3, ...; strictly increasing, in 1 .. blocks - 1
+  std::int64_t classes = 0;  ///< of the data, >= 1; 0: it has none, or nobody has said
+  OptionValues values = {};  ///< of the entry's own options
 };
-
-std::unique_ptr<Schedule> make_serial(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_hogwild(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_ddg(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_features_replay(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_fdg(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options);
-/// dni with gradient models of the caller's own.
-std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options, const MakeGradientModel& make_model);
-std::unique_ptr<Schedule> make_pd_asgd(Replica& replica, const ScheduleOptions& options);
-/// Any schedule of pipeline_names(), whose operations `options.name` chooses.
-std::unique_ptr<Schedule> make_pipeline(Replica& replica, const ScheduleOptions& options);
-std::unique_ptr<Schedule> make_lpp(Replica& replica, const ScheduleOptions& options);
 
 /// One row of `rubato list schedules`, and all that the rest of rubato knows of a schedule.
 struct ScheduleEntry {
   std::string name;
-  std::string summary;
-  std::string paper;
+  std::string summary;     ///< one line
+  std::string paper = {};  ///< authors, year, number
   /// Roles that want a processor of their own.
-  int (*width)(const ScheduleOptions&);
-  std::unique_ptr<Schedule> (*make)(Replica&, const ScheduleOptions&);
-  bool uses_cuts;              ///< needs the model cut into stages
-  bool fixed_protocol;         ///< same bits whatever the timing
-  bool synchronous = false;    ///< weights never change between forward and backward: `stale_weights` has nothing to choose
-  bool partial_steps = false;  ///< some steps have gradients of a part of the blocks only
-  /// Options that it reads besides those that all read, by name of the flag; for another schedule they are refused.
-  std::vector<std::string> options = {};
+  std::function<int(const ScheduleOptions&)> width = [](const ScheduleOptions&) { return 1; };
+  /// With values for all of `options`. UsageError for what cannot work with this model.
+  std::function<std::unique_ptr<Schedule>(Replica&, const ScheduleOptions&)> make;
+  bool uses_cuts = false;       ///< needs the model cut into stages, and reads --stages and --cuts
+  bool publishes = true;        ///< its backward passes update weights as --publish says
+  bool fixed_protocol = false;  ///< same bits whatever the timing
+  bool synchronous = false;     ///< the weights of a block never change between its forward and its backward pass
+  bool whole_steps = false;     ///< takes one step of the whole model at a time, with a gradient of every block
+  bool partial_steps = false;   ///< some steps have gradients of a part of the blocks only, or of none
+  /// What a delayed backward pass may use; the first is the default.
+  std::vector<StaleWeights> stale_weights = {StaleWeights::stashed, StaleWeights::live, StaleWeights::replayed};
+  /// The end of the sentence that refuses what is not among these: why, and the way out.
+  std::string why_no_other = {};
+  /// Options of its own; for another schedule they are refused.
+  std::vector<OptionSpec> options = {};
+  CompleteOptions complete = {};
+  CheckOptions check = {};
 };
 
-const std::vector<ScheduleEntry>& schedules();
-/// Throws UsageError with the nearest known name.
+/// Adds a schedule to those that there are, before a run that is to know it. Returns true, so that a static object can be made of
+/// the call. std::logic_error for a name that is taken; see `Registry`. From any thread.
+bool register_schedule(ScheduleEntry entry);
+/// Those that come along, then those that were registered.
+std::vector<ScheduleEntry> schedules();
+/// Valid to the end of the program. Throws UsageError with the nearest known name.
 const ScheduleEntry& find_schedule(const std::string& name);
 
-/// What `max_in_flight` 0 stands for: forward + backward threads - 1, at least 2. One pass less than there are threads keeps all
-/// processors busy when they are as many as the passes, and gradients fresher.
-int default_passes_in_flight(const ScheduleOptions& options);
+/// `options` with values for all of the entry's own options, and for these alone. UsageError for wrong types and ranges.
+ScheduleOptions completed(ScheduleOptions options);
+/// Of any name, with options completed.
+std::unique_ptr<Schedule> make_schedule(Replica& replica, const ScheduleOptions& options);
+/// dni with gradient models of the caller's own.
+std::unique_ptr<Schedule> make_dni(Replica& replica, const ScheduleOptions& options, const MakeGradientModel& make_model);
 
-/// UsageError where a schedule knows no other backward weights than those of the forward pass.
+/// UsageError where the schedule's backward passes cannot use `stale_weights`.
 void check_stale_weights(const std::string& schedule, StaleWeights stale_weights);
 
 /// The blocks of each stage of a model of `blocks` blocks, which `cuts` divide.
