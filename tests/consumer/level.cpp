@@ -2,6 +2,8 @@
 // is w - (mean label), so that whole runs can be computed by hand.
 #include "level.h"
 
+#include <torch/optim/adam.h>
+
 #include <cstdint>
 #include <memory>
 #include <tuple>

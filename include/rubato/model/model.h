@@ -42,5 +42,8 @@ inline Model model_from(std::initializer_list<Block> blocks, Task task = classif
 /// With a loss of one's own, which alone does not say what is right: no accuracy is reported.
 Model model_from(torch::nn::Sequential sequential, LossFunction loss);
 Model model_from(std::vector<Block> blocks, LossFunction loss);
+inline Model model_from(std::initializer_list<Block> blocks, LossFunction loss) {
+  return model_from(std::vector<Block>(blocks), std::move(loss));
+}
 
 }  // namespace rubato
