@@ -183,8 +183,8 @@ def rate_factor(cell):
 def rate_at_the_end(cell):
     """Of the last step of the second part."""
     replicas = place_after(cell)[1]
-    every = int(RATE_EPOCHS * BATCHES / replicas + 0.5)
-    return rate_of(cell) * rate_factor(cell) ** ((steps_in(EPOCHS, replicas) - 1) // every)
+    every = RATE_EPOCHS * BATCHES / replicas
+    return rate_of(cell) * rate_factor(cell) ** int((steps_in(EPOCHS, replicas) - 1) / every)
 
 
 def second_part(cell, run):

@@ -44,17 +44,6 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
-std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
-  const std::vector<std::string> extras = app.remaining(true);
-  if (!extras.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    const std::string nearest = rubato::nearest_name(extras.front(), option_names(app));
-    return "unknown argument '" + extras.front() + "'" + (nearest.empty() ? "" : ": did you mean '" + nearest + "'?") +
-           " `rubato " + (app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " ") +
-           "--help` lists all.";
-  }
-  return error.what();
-}
-
 /// Output that was lost, on a full disk for example, is a failure.
 int said(int code) {
   errno = 0;
@@ -93,6 +82,17 @@ void add_commands(CLI::App& app, Chosen& chosen) {
 
 }  // namespace
 
+std::string sentence_of(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> extras = app.remaining(true);
+  if (!extras.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    const std::string nearest = rubato::nearest_name(extras.front(), option_names(app));
+    return "unknown argument '" + extras.front() + "'" + (nearest.empty() ? "" : ": did you mean '" + nearest + "'?") +
+           " `rubato " + (app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " ") +
+           "--help` lists all.";
+  }
+  return error.what();
+}
+
 std::filesystem::path this_program() {
   return std::filesystem::read_symlink("/proc/self/exe");
 }
@@ -124,7 +124,7 @@ int rubato::run_command_line(int argc, char** argv, void (*give_memory_back)()) 
       std::cout.flush();
       return std::cout ? said(0) : fail("cannot write to standard output", rubato::ExitCode::data);
     }
-    return fail(sentence(app, error).c_str(), rubato::ExitCode::usage);
+    return fail(sentence_of(app, error).c_str(), rubato::ExitCode::usage);
   } catch (const std::exception& error) {
     const auto [code, sentence] = failure_of(error);
     return fail(sentence.c_str(), code);

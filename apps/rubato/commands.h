@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <functional>
+#include <string>
+#include <vector>
 
 namespace rubato::app {
 
@@ -18,6 +20,13 @@ void add_status(CLI::App& app, Chosen& chosen);
 void add_launch(CLI::App& app, Chosen& chosen);
 void add_keys(CLI::App& app, Chosen& chosen);
 void add_list(CLI::App& app, Chosen& chosen);
+
+/// One sentence, with the nearest name for an unknown one.
+std::string sentence_of(const CLI::App& app, const CLI::ParseError& error);
+
+/// UsageError, or DataError for a configuration that cannot be read, where every one of `workers` processes would refuse the
+/// words after `rubato`.
+void check_words_of_job(const std::vector<std::string>& words, int workers);
 
 /// Before what needs much more memory at one moment than at another.
 void expect_large_changes_of_memory();

@@ -48,6 +48,7 @@ void add_launch(CLI::App& app, Chosen& chosen) {
   command->callback([=, &chosen] {
     chosen = [=] {
       options->command = this_program();
+      if (options->attach.empty()) check_words_of_job(options->arguments, options->workers);
       return launch(*options);
     };
   });

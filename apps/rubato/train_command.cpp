@@ -226,6 +226,25 @@ int simulate(const CLI::App& command, const Arguments& arguments) {
 
 }  // namespace
 
+void check_words_of_job(const std::vector<std::string>& words, int workers) {
+  if (words.empty() || words.front() != "train") return;  // of which the launcher has a sentence
+  CLI::App app;
+  Arguments arguments;
+  CLI::App* command = app.add_subcommand("train");
+  add_option_flags(*command, arguments.flags, arguments.config_file);
+  try {
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return;  // --help
+    throw UsageError(sentence_of(app, error));
+  }
+  TrainOptions options = given_options(*command, arguments.flags, arguments.config_file);
+  refuse_unread_flags(*command, options);
+  resume_with(options, workers);
+  int parts = 1;
+  options_of_job(options, workers, parts);
+}
+
 void add_train(CLI::App& app, Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand(

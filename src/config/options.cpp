@@ -394,6 +394,7 @@ TrainOptions resolve(TrainOptions o) {
   check_combinations(o);
   o.values = values_of_entries(o);
   if (!find_schedule(o.schedule).uses_cuts) o.stages = 1;
+  if (o.stages == 0) o.stages = default_stages;
   if (o.stages == 1 && o.cuts != "auto" && !o.cuts.empty()) {
     throw UsageError(fmt::format("--cuts {} with a single stage: leave it out, or give --stages", o.cuts));
   }

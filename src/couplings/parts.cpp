@@ -200,7 +200,7 @@ void CentreCoupling::load(torch::serialize::InputArchive& archive) {
 WeightStore& MeanStore::refreshed() {
   Bystander me;
   for (int block = 0; block < mean_.block_count(); ++block) {
-    const TensorSetPtr first = stores_.front()->iterate(me, block);
+    const TensorSetPtr first = averages_ ? stores_.front()->result(block).parameters : stores_.front()->iterate(me, block);
     mean_.update(me, block, "mean", [&](const TensorSet&, std::vector<torch::Tensor>& next) {
       for (std::size_t i = 0; i < next.size(); ++i) next[i].copy_(first->tensors[i]);
       for (std::size_t r = 1; r < stores_.size(); ++r) {

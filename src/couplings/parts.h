@@ -202,15 +202,19 @@ class HooksOf {
 /// Options of a centre's store: it starts with the model's weights; without content where the centre is in another process.
 StoreOptions centre_store(const CouplingParts& parts, const AveragingOptions& averaging);
 
-/// The mean of several stores' iterates (of Nesterov momentum without its look-ahead), kept in a store of its own; statistics are
-/// those of the first.
+/// The mean of several stores' iterates (of Nesterov momentum without its look-ahead), or the average that a single one keeps, in
+/// a store of its own; statistics are those of the first.
 class MeanStore {
  public:
-  explicit MeanStore(const CouplingParts& parts) : stores_(parts.stores), mean_(parts.model, centre_store(parts, {})) {}
+  explicit MeanStore(const CouplingParts& parts)
+      : stores_(parts.stores),
+        averages_(parts.store.averaging.kind != Averaging::none),
+        mean_(parts.model, centre_store(parts, {})) {}
   WeightStore& refreshed();
 
  private:
   std::vector<WeightStore*> stores_;
+  bool averages_;
   WeightStore mean_;
 };
 

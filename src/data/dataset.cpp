@@ -53,7 +53,7 @@ const std::vector<DatasetFiles>& table() {
        {50000, 10000, 3, 32, 32},
        load_cifar100},
       {"text",
-       "characters of a text; the last tenth is the test split",
+       "characters of a text, --data-dir FILE.txt; the last tenth is the test split",
        "/usr/lib/bible.data",
        "install Debian's package bible-kjv-text, which puts it in /usr/lib/bible.data, or name a text file with "
        "--data-dir",
@@ -80,7 +80,7 @@ Registry<DatasetEntry>& registry() {
     std::vector<DatasetEntry> entries;
     for (const DatasetFiles& files : table()) {
       entries.push_back({.name = files.name,
-                         .summary = files.summary,
+                         .summary = files.summary + "; in " + files.directory + " or --data-dir",
                          .load = [&files](const std::string& directory, const DataOptions& options) {
                            return files.load(files, directory.empty() ? files.directory : directory, options);
                          }});

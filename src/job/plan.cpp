@@ -79,7 +79,7 @@ LearningRate learning_rate(const TrainOptions& o, const Plan& plan) {
                     .schedule = o.lr_schedule,
                     .warmup = plan.steps_in(o.warmup_epochs),
                     .total = plan.total_steps,
-                    .step_every = o.lr_step_epochs > 0 ? std::max<std::int64_t>(1, plan.steps_in(o.lr_step_epochs)) : 0,
+                    .step_every = plan.steps_in(o.lr_step_epochs),
                     .step_factor = o.lr_step_factor};
   return rate;
 }
@@ -275,19 +275,21 @@ std::string cuts_text(const std::vector<int>& cuts) {
 
 }  // namespace
 
+TrainOptions options_of_job(TrainOptions options, int world, int& parts) {
+  parts = divide_among(options, world);
+  refuse_in_processes(options);
+  options = resolve(std::move(options));
+  check_job(options, parts);
+  return options;
+}
+
 Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const std::optional<ProcessChoice>& processes) {
-  TrainOptions options = given;
   int parts = 1;
-  if (processes) {
-    parts = divide_among(options, processes->world);
-    refuse_in_processes(options);
-  }
-  Plan plan{.options = resolve(options), .runtime = runtime, .processes = processes};
+  Plan plan{.options = processes ? options_of_job(given, processes->world, parts) : resolve(given),
+            .runtime = runtime,
+            .processes = processes};
   TrainOptions& o = plan.options;
-  if (processes) {
-    check_job(o, parts);
-    plan.place = placement_of(*processes, o, parts);
-  }
+  if (processes) plan.place = placement_of(*processes, o, parts);
   prepare_thread(o.threads_per_role);
   const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank;
   plan.data =
@@ -341,8 +343,8 @@ std::int64_t Plan::epochs_until(std::int64_t step) const {
   return step * options.replicas / batches->batches_per_epoch();
 }
 
-std::int64_t Plan::steps_in(double epochs) const {
-  return std::llround(epochs * static_cast<double>(batches->batches_per_epoch()) / options.replicas);
+double Plan::steps_in(double epochs) const {
+  return epochs * static_cast<double>(batches->batches_per_epoch()) / options.replicas;
 }
 
 std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles) {

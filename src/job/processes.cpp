@@ -21,7 +21,7 @@ int divide_stages(TrainOptions& o, int world) {
                     "schedule with stages (ddg, fdg, 1f1b), one for each process",
                     world, o.coupling, o.schedule));
   }
-  if (o.stages == TrainOptions{}.stages) o.stages = world;
+  if (o.stages == 0) o.stages = world;
   if (o.stages != world) {
     throw UsageError(fmt::format("--stages {} on {} processes: without a coupling each process takes one stage; start {}",
                                  o.stages, world, o.stages));
@@ -36,10 +36,11 @@ int divide_among(TrainOptions& o, int world) {
   if (find_coupling(o.coupling).topology == Topology::alone) return divide_stages(o, world);
   if (o.replicas == 0) o.replicas = world;
   if (o.replicas == world) return 1;
-  if (find_schedule(o.schedule).uses_cuts && o.replicas * o.stages == world) return o.stages;
+  const int stages = o.stages == 0 ? default_stages : o.stages;
+  if (find_schedule(o.schedule).uses_cuts && o.replicas * stages == world) return stages;
   throw UsageError(
       fmt::format("--replicas {} on {} processes: start one process for each replica{}", o.replicas, world,
-                  find_schedule(o.schedule).uses_cuts ? fmt::format(", or {}, one for each stage", o.replicas * o.stages) : ""));
+                  find_schedule(o.schedule).uses_cuts ? fmt::format(", or {}, one for each stage", o.replicas * stages) : ""));
 }
 
 bool has_free_membership(const TrainOptions& options, int parts) {

@@ -10,10 +10,13 @@
 namespace rubato {
 
 double LearningRate::at(std::int64_t version) const {
-  if (version < warmup) return base * static_cast<double>(version + 1) / static_cast<double>(warmup);
-  if (schedule == "step") return base * std::pow(step_factor, static_cast<double>(version / step_every));
-  if (schedule == "cosine" && total > warmup) {
-    const double progress = static_cast<double>(version - warmup) / static_cast<double>(total - warmup);
+  const auto updates = static_cast<double>(version);
+  const double warm = updates < warmup ? std::min(1.0, (updates + 1) / warmup) : 1;
+  constexpr double rounding = 1e-9;  // of an update: 0.1 epochs of 130 batches are 13
+  if (schedule == "step") return base * warm * std::pow(step_factor, std::floor(updates / step_every + rounding));
+  if (updates < warmup) return base * warm;
+  if (schedule == "cosine" && static_cast<double>(total) > warmup) {
+    const double progress = (updates - warmup) / (static_cast<double>(total) - warmup);
     return 0.5 * base * (1 + std::cos(std::numbers::pi * std::min(progress, 1.0)));
   }
   return base;
@@ -27,7 +30,7 @@ void LearningRate::check() const {
   if (!(base > 0) || !std::isfinite(base)) {
     throw UsageError("learning rate " + std::to_string(base) + " must be a finite number above 0");
   }
-  if (schedule == "step" && step_every <= 0) {
+  if (schedule == "step" && !(step_every > 0)) {
     throw UsageError("--lr-schedule step needs --lr-step-epochs above 0");
   }
   if (!(step_factor > 0 && step_factor <= 1)) {

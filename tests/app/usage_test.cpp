@@ -49,6 +49,11 @@ TEST(Usage, wrong_flags_get_one_sentence_with_the_way_out_and_exit_code_2) {
       {{"simulate", "--platform", "ring:3"}, "uniform:N"},
       {{"profile", "--pipeline", "1f2b"}, "did you mean '1f1b'?"},
       {{"list", "schedulers"}, "did you mean 'schedules'?"},
+      {{"launch", "-n", "2", "--", "train", "--coupling", "easgdd"}, "did you mean 'easgd'?"},
+      {{"launch", "-n", "2", "--", "train", "--schedul", "ddg"}, "did you mean '--schedule'?"},
+      {{"launch", "-n", "2", "--", "train", "--coupling", "easgd", "--stages", "2"}, "--stages is for"},
+      {{"launch", "-n", "3", "--", "train", "--schedule", "ddg", "--stages", "2"}, "--stages 2 on 3 processes"},
+      {{"launch", "-n", "2", "--", "train", "--coupling", "admm", "--when-worker-dies", "continue"}, "use wait or stop"},
       {{}, "subcommand"},
   };
   for (const Wrong& wrong : cases) {

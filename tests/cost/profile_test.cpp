@@ -1,9 +1,11 @@
 #include "rubato/cost/profile.h"
 
 #include <cstdint>
+#include <functional>
 
 #include <gtest/gtest.h>
 
+#include "cost/flop_counter.h"
 #include "rubato/core/error.h"
 #include "rubato/model/model.h"
 #include "support/lab.h"
@@ -27,6 +29,52 @@ TEST(Profile, counts_the_operations_of_linear_layers_and_convolutions) {
   const double convolutions = 2 * 2.0 * 8 * 8 * 8 * 4 * 4 * 9;  // two 3 x 3 convolutions of 4 channels on 8 x 8
   EXPECT_GE(resnet.blocks[1].flops, convolutions);
   EXPECT_LE(resnet.blocks[1].flops, 1.3 * convolutions);
+}
+
+/// What `compute` takes, `products` at least and little more; layers that are one call into a library as well.
+void expect_flops(double products, const std::function<void()>& compute) {
+  torch::NoGradGuard no_grad;
+  double flops = 0;
+  {
+    const FlopCounter counter;
+    compute();
+    flops = counter.flops();
+  }
+  EXPECT_GE(flops, products);
+  EXPECT_LE(flops, 1.35 * products);
+}
+
+TEST(FlopCounter, counts_layers_that_are_one_call_into_a_library) {
+  const int batch = 4, length = 6, in = 64, hidden = 96;
+  const torch::Tensor x = torch::zeros({batch, length, in});
+  const double of_a_gate = 2.0 * batch * length * hidden * (in + hidden);
+  {
+    SCOPED_TRACE("LSTM");
+    auto layer = torch::nn::LSTM(torch::nn::LSTMOptions(in, hidden).batch_first(true));
+    expect_flops(4 * of_a_gate, [&] { layer(x); });
+  }
+  {
+    SCOPED_TRACE("GRU");
+    auto layer = torch::nn::GRU(torch::nn::GRUOptions(in, hidden).batch_first(true));
+    expect_flops(3 * of_a_gate, [&] { layer(x); });
+  }
+  {
+    SCOPED_TRACE("RNN");
+    auto layer = torch::nn::RNN(torch::nn::RNNOptions(in, hidden).batch_first(true));
+    expect_flops(of_a_gate, [&] { layer(x); });
+  }
+  {
+    SCOPED_TRACE("attention");
+    auto layer = torch::nn::MultiheadAttention(torch::nn::MultiheadAttentionOptions(in, 2));
+    const double projections = 4 * 2.0 * batch * length * in * in, products = 2 * 2.0 * batch * length * length * in;
+    expect_flops(projections + products, [&] { layer(x.transpose(0, 1), x.transpose(0, 1), x.transpose(0, 1)); });
+  }
+  {
+    SCOPED_TRACE("matrix times vector");
+    const torch::Tensor matrix = torch::zeros({64, 128}), vector = torch::zeros({128});
+    expect_flops(2.0 * 64 * 128, [&] { torch::matmul(matrix, vector); });
+    expect_flops(2.0 * 128, [&] { torch::dot(vector, vector); });
+  }
 }
 
 TEST(Profile, counted_costs_are_the_same_every_time_and_scale_with_the_device) {

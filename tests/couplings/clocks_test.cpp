@@ -165,6 +165,30 @@ TEST_F(Clocks, a_mean_of_replicas_with_nesterov_momentum_is_of_their_iterates) {
   }
 }
 
+/// The recurrence of `WeightStore`, over what was published: z(t+1) = (1 - a) z(t) + a w(t), a = 1 / (t + 1) for the plain mean.
+TEST_F(Clocks, what_one_replica_is_tested_with_is_the_average_that_it_keeps) {
+  for (const Averaging kind : {Averaging::mean, Averaging::moving}) {
+    for (const bool look_ahead : {false, true}) {
+      SCOPED_TRACE(look_ahead);
+      StoreOptions store = look_ahead ? nesterov(0.1) : test::sgd(0.1, 0.5, 0);
+      store.averaging = {.kind = kind, .rate = 0.25};
+      Herd run(test::small_model("mlp"), {.coupling = {.name = "none", .replicas = 1}, .store = store}, batches_of(8));
+      Bystander me;
+      torch::NoGradGuard no_grad;
+      torch::Tensor z;
+      for (int t = 0; t < 5; ++t) {
+        const torch::Tensor w = run.job->store(0).read(me, 0).parameters->tensors[0].clone();
+        if (t == 0) z = w.clone();
+        z.lerp_(w, kind == Averaging::mean ? 1.0 / (t + 1) : 0.25);
+        run.go(t, t + 1);
+        const torch::Tensor tested = run.job->coupling().evaluation_weights().result(0).parameters->tensors[0];
+        EXPECT_TRUE(torch::allclose(tested, z, 1e-5, 1e-7)) << "after step " << t + 1;
+        if (t > 0) EXPECT_FALSE(torch::allclose(tested, run.job->store(0).read(me, 0).parameters->tensors[0], 1e-4, 1e-6));
+      }
+    }
+  }
+}
+
 TEST_F(Clocks, admm_clips_and_decays) {
   std::vector<std::string> digests;
   for (const auto& [clip, decay] : {std::pair{0.0, 0.0}, {1e-4, 0.0}, {0.0, 0.1}}) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "rubato/core/error.h"
 
 namespace rubato {
@@ -33,6 +35,25 @@ TEST(LearningRate, step_multiplies_every_so_many_updates) {
   EXPECT_DOUBLE_EQ(rate.at(9), 1);
   EXPECT_DOUBLE_EQ(rate.at(10), 0.5);
   EXPECT_DOUBLE_EQ(rate.at(35), 0.125);
+}
+
+/// Eight replicas with eleven batches: an epoch is 1.375 steps.
+TEST(LearningRate, epochs_need_not_be_whole_steps) {
+  const LearningRate rate{.base = 1, .schedule = "step", .step_every = 11 / 8.0, .step_factor = 0.5};
+  EXPECT_DOUBLE_EQ(rate.at(1), 1);
+  EXPECT_DOUBLE_EQ(rate.at(2), 0.5);
+  EXPECT_DOUBLE_EQ(rate.at(10), std::pow(0.5, 7));
+  EXPECT_DOUBLE_EQ(rate.at(11), std::pow(0.5, 8));
+  const LearningRate warm{.base = 1, .warmup = 5.5};
+  EXPECT_DOUBLE_EQ(warm.at(4), 5 / 5.5);
+  EXPECT_DOUBLE_EQ(warm.at(5), 1);
+}
+
+TEST(LearningRate, a_cut_within_the_warm_up_counts_from_the_moment_it_is_due) {
+  const LearningRate rate{.base = 1, .schedule = "step", .warmup = 10, .step_every = 5, .step_factor = 0.5};
+  EXPECT_DOUBLE_EQ(rate.at(4), 0.5);
+  EXPECT_DOUBLE_EQ(rate.at(5), 0.6 * 0.5);
+  EXPECT_DOUBLE_EQ(rate.at(10), 0.25);
 }
 
 TEST(LearningRate, refuses_what_cannot_work) {

@@ -9,6 +9,9 @@
 
 namespace rubato {
 
+/// Where --stages and the number of processes say nothing.
+inline constexpr int default_stages = 2;
+
 /// Everything that determines a run: a field for each flag of `rubato train` that belongs to all runs, and the values of those
 /// that the chosen schedule, coupling, optimizer, model and data set bring. Meaning, unit and range stand in options_table.h and
 /// with the entries; command line, TOML and checks are made from them.
@@ -25,7 +28,7 @@ struct TrainOptions {
   std::string init_from;
 
   std::string schedule = "serial";
-  int stages = 2;
+  int stages = 0;
   std::string cuts = "auto";
   std::string publish = "block", stale_weights = "auto", staleness_scaling = "none";
 

@@ -44,7 +44,10 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Schedule";
   visit(OptionInfo{"schedule", group, "how batches become gradients; see `rubato list schedules`"}, o.schedule);
-  visit(OptionInfo{"stages", group, "staged schedules (ddg, features-replay, fdg, dni, gpipe, 1f1b): number of stages K", 1},
+  visit(OptionInfo{"stages", group,
+                   "staged schedules (ddg, features-replay, fdg, dni, gpipe, 1f1b): number of stages K; 0: one for each process "
+                   "of a job without coupling, else 2",
+                   0},
         o.stages);
   visit(OptionInfo{"cuts", group, "first block of each further stage, for example 2,4; auto: balanced by a profile"}, o.cuts);
   visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},

@@ -62,8 +62,8 @@ struct Plan {
   double epochs_at(std::int64_t step) const;
   /// Whole ones of these.
   std::int64_t epochs_until(std::int64_t step) const;
-  /// Steps of each replica in `epochs` passes of all together, to the nearest.
-  std::int64_t steps_in(double epochs) const;
+  /// Steps of each replica in `epochs` passes of all together; need not be whole.
+  double steps_in(double epochs) const;
 
   /// Whether the run takes time only and computes nothing.
   bool dry_run() const { return stage.dry_run != nullptr; }
@@ -73,6 +73,10 @@ struct Plan {
 
 /// Threads of this process or hosts in virtual time, as `plan.runtime` says; `roles` in place of `plan.roles`.
 std::unique_ptr<Runtime> make_runtime(const Plan& plan, const RuntimeOptions& roles);
+
+/// Options of a job of `world` workers as all its processes have them, resolved; `parts`: processes of one replica. UsageError
+/// for what cannot work together. Reads nothing.
+TrainOptions options_of_job(TrainOptions options, int world, int& parts);
 
 /// Loads the data, builds the model, chooses cuts. Throws UsageError for what cannot work together, DataError for data that
 /// cannot be read.

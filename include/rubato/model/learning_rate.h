@@ -11,9 +11,9 @@ namespace rubato {
 struct LearningRate {
   double base = 0.1;                  ///< > 0
   std::string schedule = "constant";  ///< constant, step, cosine
-  std::int64_t warmup = 0;            ///< updates of linear warm-up from base / warmup, >= 0
+  double warmup = 0;                  ///< updates of linear warm-up from base / warmup, >= 0; need not be whole
   std::int64_t total = 0;             ///< updates in the whole run; end of the cosine
-  std::int64_t step_every = 0;        ///< "step": updates between two cuts, > 0
+  double step_every = 0;              ///< "step": updates between two cuts, > 0; need not be whole: an epoch that replicas share
   double step_factor = 0.1;           ///< "step": factor of each cut, in (0, 1]
 
   /// Rate of update number `version` (0-based).
