@@ -11,7 +11,7 @@ import subprocess
 import time
 import zipfile
 
-from resume_cell import (BATCHES, EPOCHS, RATE_EPOCHS, ROLES, first_part, flags_of, is_free, place_after,
+from resume_cell import (EPOCHS, SAMPLES, RATE_EPOCHS, ROLES, first_part, flags_of, is_free, place_after,
                          processes_of, rate_at_the_end, rate_factor, refusals, repeats, replicas_of, samples_of, second_part, steps_in)
 from rubato_job import kill_all, read_json
 
@@ -198,7 +198,7 @@ def must_have_the_figures(cell, before, after):
     begin, end = -(-before.state["step"] * before.state["replicas"] // replicas), steps_in(EPOCHS, replicas)
     check(after.summary["status"] == "done", f"the summary says {after.summary['status']}")
     check(after.summary["steps"] == end, f"{after.summary['steps']} steps, not {end}")
-    check(abs(after.summary["epochs"] - end * replicas / BATCHES) < 1e-9, f"{after.summary['epochs']} epochs")
+    check(abs(after.summary["epochs"] - after.state["samples"] / SAMPLES) < 1e-9, f"{after.summary['epochs']} epochs")
     steps, samples = (after.state[key] - before.state[key] for key in ("steps_of_all", "samples"))
     if is_free(cell):  # who comes later begins where the slowest is
         check(end - begin <= steps <= (end - begin) * replicas, f"{steps} steps of all after step {begin}")

@@ -79,6 +79,7 @@ void visit_numbers(AnyProgress&& progress, Visitor&& visit) {
   visit("loss", meter.now.loss);
   visit("mean_epoch_loss", meter.now.epoch_loss);
   visit("seconds_to_loss", meter.now.seconds_to_loss);
+  visit("target_loss", meter.now.target_loss);
   visit("clock", meter.clock);
   visit("window_loss", meter.window_loss);
   visit("window_begin", meter.window_begin);

@@ -291,7 +291,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   TrainOptions& o = plan.options;
   if (processes) plan.place = placement_of(*processes, o, parts);
   prepare_thread(o.threads_per_role);
-  const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank;
+  const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank && o.data_dir.empty();
   plan.data =
       std::make_shared<const DataSplit>(dry_run ? dry_run_dataset(o.data) : load_dataset(o.data, o.data_dir, data_options(o)));
   check_same_form(*plan.data);

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <numeric>
 
 #include "rubato/config/entries.h"
@@ -17,11 +19,17 @@
 namespace rubato {
 namespace {
 
-/// How much longer than on average the recorded passes of a role took, drawn anew for every piece of work. A role that was not
-/// there draws from those of all.
+/// What computations beside the passes cost by the plan of the recorded run, by role: what a plan that costs otherwise is
+/// compared with.
+using AsideCosts = std::map<std::string, std::array<double, asides.size()>>;
+
+/// How much longer than on average the recorded passes of a role took, drawn anew for every piece of work; of computations beside
+/// the passes the recorded mean, scaled to their cost. A role that was not there takes from those of all.
 class Jitter {
  public:
-  Jitter(const Timings& timings, std::uint64_t seed) : seed_(seed) {
+  /// `costs`: filled by a plan like the recorded run (`is_like_it`), read by others.
+  Jitter(const Timings& timings, std::uint64_t seed, std::shared_ptr<AsideCosts> costs, bool is_like_it)
+      : seed_(seed), aside_(timings.aside), costs_(std::move(costs)), is_like_it_(is_like_it) {
     for (const auto& [role, seconds] : timings.samples) {
       const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
       for (const double one : seconds) ratios_[role].push_back(one / mean);
@@ -29,7 +37,8 @@ class Jitter {
     }
   }
 
-  double operator()(const std::string& role, const Computation&, double seconds) {
+  double operator()(const std::string& role, const Computation& what, double seconds) {
+    if (const auto aside = aside_of(what.kind)) return recorded(role, static_cast<std::size_t>(*aside), seconds);
     if (seconds == 0 || all_.empty()) return seconds;
     const auto stream =
         streams_.try_emplace(role, seed_, RandomUse::fault, std::initializer_list<std::uint64_t>{streams_.size(), 1});
@@ -39,7 +48,18 @@ class Jitter {
   }
 
  private:
+  double recorded(const std::string& role, std::size_t aside, double seconds) {
+    const auto like = aside_.contains(role) ? aside_.find(role) : aside_.begin();
+    if (like == aside_.end() || like->second[aside].count == 0) return seconds;
+    if (is_like_it_) (*costs_)[role][aside] = seconds;
+    const double before = (*costs_)[like->first][aside];
+    return like->second[aside].mean() * (before > 0 ? seconds / before : 1);
+  }
+
   std::uint64_t seed_;
+  std::map<std::string, AsideTimes> aside_;
+  std::shared_ptr<AsideCosts> costs_;
+  bool is_like_it_;
   std::map<std::string, std::vector<double>> ratios_;
   std::vector<double> all_;
   std::map<std::string, RandomStream> streams_;
@@ -60,14 +80,15 @@ std::vector<BlockCost> recorded_costs(std::vector<BlockCost> costs, const Timing
   return costs;
 }
 
-Plan plan_like(const TrainOptions& options, const RuntimeChoice& runtime, const Timings& timings) {
+Plan plan_like(const TrainOptions& options, const RuntimeChoice& runtime, const Timings& timings,
+               const std::shared_ptr<AsideCosts>& aside, bool is_like_it) {
   Plan plan = make_plan(options, runtime);
   const double before = seconds_per_operation(plan.costs, 1);
   plan.costs = recorded_costs(plan.costs, timings);
   if (before > 0) plan.work.per_operation *= seconds_per_operation(plan.costs, 1) / before;
   if (timings.loss > 0) plan.work.loss = timings.loss / static_cast<double>(timings.passes);
   plan.platform.slowdown.clear();  // the costs were measured while all processors were at work
-  plan.roles.cost = Jitter(timings, plan.options.seed);
+  plan.roles.cost = Jitter(timings, plan.options.seed, aside, is_like_it);
   plan.roles.stack_kib = RuntimeOptions{}.stack_kib;  // what comes after in this process may compute
   return plan;
 }
@@ -129,12 +150,13 @@ Plan plan_what_if(const std::filesystem::path& run, const TrainOptions& options,
 
   RuntimeChoice same{
       .simulated = true, .platform = {.cores = timings.processors}, .profile_file = runtime.profile_file, .compute = false};
-  const double predicted = simulated_seconds(plan_like(recorded, same, timings), timings.steps);
+  const auto aside = std::make_shared<AsideCosts>();
+  const double predicted = simulated_seconds(plan_like(recorded, same, timings, aside, true), timings.steps);
 
   if (runtime.platform == PlatformChoice{}) runtime.platform = same.platform;
   TrainOptions changed = options;
   if (changed.stages != recorded.stages && changed.cuts == recorded.cuts) changed.cuts = "auto";
-  Plan plan = plan_like(changed, runtime, timings);
+  Plan plan = plan_like(changed, runtime, timings, aside, false);
   plan.what_if = WhatIf{.recorded_seconds = timings.seconds, .recorded_steps = timings.steps, .predicted_seconds = predicted};
   return plan;
 }

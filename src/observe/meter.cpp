@@ -75,7 +75,7 @@ void StepMeter::step(const StepReport& report) {
     s.now.loss = s.window_loss / static_cast<double>(s.window_steps);
     s.now.epoch_loss = s.epoch_loss / static_cast<double>(s.epoch_samples);
     if (s.window_steps < window) return;
-    if (target_loss_ && s.now.loss <= *target_loss_ && !s.now.seconds_to_loss) s.now.seconds_to_loss = time;
+    if (s.now.target_loss && s.now.loss <= *s.now.target_loss && !s.now.seconds_to_loss) s.now.seconds_to_loss = time;
     const double seconds = time - s.window_begin;
     line = nlohmann::ordered_json{{"step", report.batch + 1},
                                   {"time", time},

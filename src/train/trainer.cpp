@@ -142,6 +142,9 @@ void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
 void Trainer::resume() {
   CheckpointFolder::load(*found_, *job_);
   job_->renumber(progress_.step - found_->progress.step, progress_.step);
+  if (progress_.seconds_to_target && !target_reached()) progress_.seconds_to_target.reset();  // it was another target's
+  if (progress_.meter.now.target_loss != plan_.options.target_loss) progress_.meter.now.seconds_to_loss.reset();
+  progress_.meter.now.target_loss = plan_.options.target_loss;
   meter_.resume(progress_.meter);
   epochs_begun_ = plan_.epochs_until(progress_.step);
   last_checkpoint_ = progress_.step;
@@ -277,8 +280,14 @@ void Trainer::run_segment(std::int64_t end) {
   }
 }
 
+/// Of what all replicas together have taken: they may end short, or come late.
+double Trainer::epochs() const {
+  if (plan_.dry_run()) return plan_.epochs_at(progress_.step);
+  return static_cast<double>(meter_.reading().samples) / static_cast<double>(plan_.data->train.size());
+}
+
 void Trainer::finish_part() {
-  const double epochs = plan_.epochs_at(progress_.step);
+  const double epochs = this->epochs();
   const double train_loss = meter_.reading().epoch_loss;
   if (plan_.epochs_until(progress_.step) > epochs_begun_) {
     epochs_begun_ = plan_.epochs_until(progress_.step);
@@ -385,7 +394,7 @@ std::string Trainer::summary() const {
       {"data", plan_.options.data},
       {"seed", plan_.options.seed},
       {"steps", progress_.step},
-      {"epochs", plan_.epochs_at(progress_.step)},
+      {"epochs", epochs()},
       {"seconds", progress_.seconds},
       {"samples_per_second", nullptr},
       {"train_loss", nullptr},

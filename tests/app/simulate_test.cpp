@@ -60,6 +60,23 @@ TEST_F(Simulate, speeds_are_by_virtual_time) {
   EXPECT_GT(std::stod(json_value(summary, "device-gflops")), 10000);
 }
 
+/// Passes over the data are those of the replicas that were there.
+TEST_F(Simulate, who_dies_or_comes_late_counts_for_what_it_took) {
+  for (const std::vector<std::string>& event : {std::vector<std::string>{"--dies", "1:50ms"}, {"--joins", "2:95ms"}}) {
+    std::filesystem::remove_all(run);
+    std::vector<std::string> flags = {"--coupling", "async-easgd", "--period",   "2",        "--replicas",    "3",
+                                      "--steps",    "20",          "--platform", "lan-1g:4", "--block-costs", "3ms:6ms"};
+    flags.insert(flags.end(), event.begin(), event.end());
+    const Outcome outcome = simulate(flags);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    const std::string summary = content_of(run / "summary.json");
+    const double virtual_seconds = std::stod(json_value(summary, "virtual_seconds"));
+    const double epochs = std::stod(json_value(summary, "epochs"));
+    EXPECT_NEAR(epochs * 200, std::stod(json_value(summary, "samples_per_second")) * virtual_seconds, 1e-6);
+    EXPECT_LT(epochs, 3 * 20 * 16 / 200.0 - 0.1) << event.front();
+  }
+}
+
 TEST_F(Simulate, tests_come_when_they_are_asked_for_and_a_target_loss_is_noted) {
   const auto tests = [&](const std::string& every) {
     std::filesystem::remove_all(run);

@@ -8,6 +8,7 @@
 #include "rubato/core/error.h"
 #include "rubato/cost/profile.h"
 #include "rubato/cost/timings.h"
+#include "rubato/io/files.h"
 #include "rubato/train/trainer.h"
 #include "support/temporary_directory.h"
 
@@ -76,17 +77,45 @@ TEST_F(WhatIfTest, what_would_change_the_costs_is_refused) {
   EXPECT_THROW(planned([](TrainOptions&) {}), DataError);
 }
 
+/// Of gradient models the recorded time counts, not what their operations cost by the profile.
+TEST_F(WhatIfTest, an_unchanged_run_is_predicted_and_simulated_alike_beside_its_passes_too) {
+  TrainOptions options = recorded_options(run);
+  options = with_schedule(std::move(options), "dni");
+  options.values.set("dni-width", 64);
+  options.steps = 10;
+  options.stages = 2;
+  options.cuts = "1";
+  std::ofstream(run / "config.toml") << to_toml(options);
+  Timings timings = timings_from_json(read_file(run / "timings.json"), "timings.json");
+  timings.samples = {{"dni-0", {1}}, {"dni-1", {1}}};
+  timings.aside["dni-0"][static_cast<std::size_t>(Aside::predict)] = {10, 20};
+  timings.aside["dni-0"][static_cast<std::size_t>(Aside::learn)] = {10, 5};
+  std::ofstream(run / "timings.json") << to_json(timings);
+  const Plan plan = planned([](TrainOptions&) {});
+  const double predicted = plan.what_if->predicted_seconds;
+  EXPECT_GT(predicted, 25) << "predictions and learning alone take as long";
+  EXPECT_LT(predicted, 70);
+  EXPECT_NEAR(seconds(planned([](TrainOptions&) {})), predicted, 1e-6);
+  const double wider = seconds(planned([](TrainOptions& changed) { changed.values.set("dni-width", 640); }));
+  EXPECT_GT(wider, 1.5 * predicted) << "scaled to what the operations cost";
+}
+
 TEST(Timings, survive_json_and_count_passes) {
   TimingsMeter meter;
   meter.add("w", {.kind = EventKind::take_batch, .batch = 0}, 0, 0);
   meter.add("w", {.kind = EventKind::take_batch, .batch = -1}, 0, 0);
   meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::forward}, 1, 3);
   meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::backward}, 3, 4);
+  meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::predict}, 4, 4.5);
+  meter.add("w", {.kind = EventKind::compute, .computation = ComputeKind::predict}, 5, 6.5);
   const Timings read = timings_from_json(to_json(meter.timings()), "t.json");
   EXPECT_EQ(read.passes, 1);
   EXPECT_EQ(read.forward, 2);
   EXPECT_EQ(read.backward, 1);
   EXPECT_EQ(read.samples.at("w"), std::vector<double>{2});
+  EXPECT_EQ(read.aside.at("w")[static_cast<std::size_t>(Aside::predict)].count, 2);
+  EXPECT_EQ(read.aside.at("w")[static_cast<std::size_t>(Aside::predict)].mean(), 1);
+  EXPECT_EQ(read.aside.at("w")[static_cast<std::size_t>(Aside::learn)].count, 0);
   EXPECT_THROW(timings_from_json("{}", "t.json"), DataError);
 }
 

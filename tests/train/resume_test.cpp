@@ -226,6 +226,22 @@ TEST_F(Resume, a_run_that_has_reached_its_target_is_over) {
   }
 }
 
+TEST_F(Resume, a_higher_target_has_a_time_of_its_own) {
+  TrainOptions o = options("serial", "none", "run");
+  o.steps = 500;
+  o.lr_schedule = "constant";
+  o.lr_step_epochs = TrainOptions{}.lr_step_epochs;
+  o.lr_step_factor = TrainOptions{}.lr_step_factor;
+  o.target_accuracy = 30;
+  const Json before = train(o);
+  ASSERT_LT(before["steps"].get<int>(), 500);
+  TrainOptions higher = resumed("run");
+  higher.target_accuracy = 100;
+  const Json after = train(higher);
+  EXPECT_GT(after["steps"].get<int>(), before["steps"].get<int>());
+  EXPECT_NE(after["seconds_to_target"], before["seconds_to_target"]);
+}
+
 TEST_F(Resume, an_interrupted_run_tells_the_test_of_its_last_weights) {
   TrainOptions o = options("serial", "none", "run");
   StopAtFirstTest stop;

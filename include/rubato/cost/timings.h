@@ -1,8 +1,10 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,20 @@
 
 namespace rubato {
 
+/// Computations that belong to no block: of gradient models, of the shrinking of gradients.
+enum class Aside { predict, learn, shrink };
+inline constexpr std::array asides = {Aside::predict, Aside::learn, Aside::shrink};
+
+/// The one that `kind` is; nothing for passes, losses and updates.
+std::optional<Aside> aside_of(ComputeKind kind);
+
+struct AsideTime {
+  std::int64_t count = 0;
+  double seconds = 0;  ///< of all together
+  double mean() const { return count > 0 ? seconds / static_cast<double>(count) : 0; }
+};
+using AsideTimes = std::array<AsideTime, asides.size()>;  ///< by Aside
+
 /// What a recorded run on threads took, for asking what another would take.
 struct Timings {
   double seconds = 0;                                  ///< of training, tests left out
@@ -20,6 +36,7 @@ struct Timings {
   std::int64_t passes = 0;                             ///< batches, of all replicas
   double forward = 0, backward = 0, loss = 0;          ///< seconds of all passes
   std::map<std::string, std::vector<double>> samples;  ///< seconds of the first forward passes of each role
+  std::map<std::string, AsideTimes> aside;             ///< of each role that has any
 };
 
 std::string to_json(const Timings& timings);

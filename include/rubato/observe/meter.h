@@ -36,6 +36,7 @@ struct MeterReading {
   double loss = 0;                        ///< mean over the last window of batches
   double epoch_loss = 0;                  ///< mean over samples since `begin_epoch`
   std::optional<double> seconds_to_loss;  ///< time of the runtime's clock when a window first had the target loss
+  std::optional<double> target_loss;      ///< which one that was
 };
 
 /// All that a meter knows: what a checkpoint keeps of it.
@@ -60,7 +61,7 @@ class StepMeter final : public StepObserver {
   /// The runtime's clock has come to `time`. Not while roles run.
   void advance(double time);
   /// Not while roles run.
-  void watch_for(std::optional<double> target_loss) { target_loss_ = target_loss; }
+  void watch_for(std::optional<double> target_loss) { state_.now.target_loss = target_loss; }
   MeterReading reading() const;
   /// `time`: of the runtime's clock.
   MeterState state(double time) const;
@@ -71,7 +72,6 @@ class StepMeter final : public StepObserver {
   MetricsLog* log_ = nullptr;
   mutable std::mutex mutex_;  ///< guards everything below
   MeterState state_;          ///< its clock: of earlier runtimes
-  std::optional<double> target_loss_;
 };
 
 }  // namespace rubato

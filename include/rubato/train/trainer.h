@@ -92,6 +92,7 @@ class Trainer {
   void write_timings();
   void write_outputs();
   bool target_reached() const;
+  double epochs() const;
 
   Plan plan_;
   TrainListener* listener_;
