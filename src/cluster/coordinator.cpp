@@ -518,7 +518,7 @@ void Coordinator::worker_listens(int peer, const std::string& channel) {
   runtime_->located(channel, peer);
   const std::lock_guard lock(mutex_);
   places_[channel] = peer;
-  if (plan_.place.parts == 1) return;
+  if (plan_.place.parts == 1 && find_coupling(plan_.options.coupling).topology != Topology::peers) return;
   Packed where;
   where.numbers = {peer};
   for (int rank = 0; rank < static_cast<int>(workers_.size()); ++rank) {

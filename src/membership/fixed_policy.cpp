@@ -91,7 +91,7 @@ Begin CoordinatorMachine::order_of(int rank, const Begin& common) const {
   const Member& is = member(rank);
   const bool pristine = begin_ == 0 && !options_.trained_before && !is.started;
   if (!is.synced && !pristine) mine.from = Source::part;
-  if (options_.parts == 1) return mine;
+  if (options_.parts == 1 && !options_.sums) return mine;
   for (int other = 0; other < count(); ++other) {
     if (other != rank && is_ready(member(other))) mine.neighbours.push_back({other, member(other).endpoint});
     if (other != rank && takes_part(member(other))) mine.neighbours.push_back({other, member(other).endpoint});

@@ -63,6 +63,17 @@ TEST(Registry, lets_entries_share_an_option_that_is_the_same) {
   EXPECT_THAT(refusal(things, {.name = "third", .options = {size, size}}), HasSubstr("declares the option 'size' twice"));
 }
 
+TEST(Registry, lets_an_option_depend_on_another_of_the_same_entry) {
+  const OptionSpec shape{.name = "shape", .usual = "round", .help = "round or long"},
+      size{.name = "size", .usual = 1, .help = ""};
+  OptionSpec of_long = size;
+  of_long.only_if = {"shape", "long"};
+  Registry<Thing> things("thing", {{.name = "first", .options = {size}}});
+  EXPECT_THAT(refusal(things, {.name = "second", .options = {of_long}}),
+              HasSubstr("'size' depends on 'shape', which it has not"));
+  EXPECT_EQ(refusal(things, {.name = "second", .options = {shape, of_long}}), "") << "entries may differ in that";
+}
+
 TEST(Registry, may_be_written_by_several_threads) {
   Registry<Thing> things("thing", {});
   std::vector<std::thread> threads;

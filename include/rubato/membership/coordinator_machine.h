@@ -34,7 +34,7 @@ struct GroupOptions {
   WhenWorkerDies when_worker_dies = WhenWorkerDies::wait;
   int workers = 1;
   int parts = 1;         ///< processes of one replica
-  bool sums = false;     ///< replicas sum among themselves
+  bool sums = false;     ///< replicas sum among themselves, and may send each other messages
   bool centre = false;   ///< the coordinator holds a centre, which estimates the replicas' mean
   double patience = 60;  ///< seconds that the job waits for workers
   double silence = 1.5;  ///< seconds after which a worker that says nothing may be dead
