@@ -181,6 +181,28 @@ std::optional<std::int64_t> micro_batches(const Plan& plan) {
   return values.has("micro-batches") ? std::optional(values.get<std::int64_t>("micro-batches")) : std::nullopt;
 }
 
+/// Each has at least one sample of every full batch.
+void check_parts(const TrainOptions& o) {
+  if (!o.values.has("micro-batches") || o.values.get<std::int64_t>("micro-batches") <= o.batch_size) return;
+  throw UsageError(fmt::format("--micro-batches {} of batches of {} samples: give at most as many parts as there are samples",
+                               o.values.get<std::int64_t>("micro-batches"), o.batch_size));
+}
+
+/// Of one process; beyond it no system gives threads.
+constexpr std::int64_t most_threads = 8192;
+
+/// Before data are loaded and a model is made for each.
+void check_threads(const TrainOptions& o, bool among_processes) {
+  const ScheduleEntry& schedule = find_schedule(o.schedule);
+  const std::int64_t width = schedule.uses_cuts ? o.stages : schedule.width({.name = o.schedule, .values = o.values});
+  const std::int64_t replicas = among_processes ? 1 : o.replicas;
+  if (width * replicas <= most_threads) return;
+  throw UsageError(
+      fmt::format("{} replicas with {} threads each are more than the {} that a process can have: take fewer, or "
+                  "`rubato simulate`",
+                  replicas, width, most_threads));
+}
+
 /// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
 std::int64_t shortest_pass(const Plan& plan) {
   const TrainOptions& o = plan.options;
@@ -290,6 +312,8 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
             .processes = processes};
   TrainOptions& o = plan.options;
   if (processes) plan.place = placement_of(*processes, o, parts);
+  check_parts(o);
+  if (!runtime.simulated) check_threads(o, processes.has_value());
   prepare_thread(o.threads_per_role);
   const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank;
   plan.data =

@@ -197,7 +197,7 @@ TEST_F(Unfriendly, no_working_folder) {
 TEST_F(Unfriendly, no_memory) {
   const Conditions conditions{.memory_limit = std::int64_t{16} << 30};
   const auto wide = [&](const std::string& command) {
-    return Words{command, "--data", "mnist", "--data-dir", data, "--model", "mlp", "--width", "100000000"};
+    return Words{command, "--data", "mnist", "--data-dir", data, "--model", "mlp", "--width", "65536"};
   };
   for (const Words& words : {with(wide("train"), "--run-dir", path("new")), with(wide("simulate"), "--run-dir", path("new")),
                              wide("profile"), with(wide("eval"), "--checkpoint", path("good"))}) {
