@@ -330,6 +330,14 @@ void forget_unread(TrainOptions& options, const std::string& kind, const std::st
   for (const std::string& name : unread) options.values.erase(name);
 }
 
+/// What asks about stale gradients says nothing where there are none.
+TrainOptions without_needless(TrainOptions options) {
+  if (!is_alone(options) || !find_schedule(options.schedule).synchronous) return options;
+  options.probe_bias = 0;
+  options.staleness_scaling = TrainOptions{}.staleness_scaling;
+  return options;
+}
+
 }  // namespace
 
 void check_is_read(const TrainOptions& options, const std::string& option) {
@@ -347,7 +355,7 @@ TrainOptions with_entry(TrainOptions options, const std::string& kind, const std
 
 TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
   if (options.schedule != schedule) options.stale_weights = TrainOptions{}.stale_weights;
-  return with_entry(std::move(options), "schedule", schedule);
+  return without_needless(with_entry(std::move(options), "schedule", schedule));
 }
 
 TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
@@ -360,7 +368,7 @@ TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
     options.sampling = usual.sampling;
     options.replicas = find_coupling(coupling).topology == Topology::alone ? usual.replicas : options.replicas;
   }
-  return with_entry(std::move(options), "coupling", coupling);
+  return without_needless(with_entry(std::move(options), "coupling", coupling));
 }
 
 TrainOptions with_replicas(TrainOptions options, int replicas) {

@@ -267,6 +267,13 @@ TEST_F(RunFolder, a_diverged_run_exits_with_4_and_keeps_the_last_good_checkpoint
   EXPECT_EQ(eval("a").exit_code, 0);
 }
 
+TEST_F(RunFolder, is_evaluated_whatever_its_gradients_were) {
+  const Outcome trained = train("a", {"--steps", "4", "--schedule", "hogwild", "--probe-bias", "2", "--staleness-scaling",
+                                      "inverse", "--stale-weights", "live"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_EQ(eval("a").exit_code, 0) << eval("a").err;
+}
+
 TEST_F(RunFolder, of_a_delay_of_nobody_is_told) {
   const Outcome outcome = train("a", {"--steps", "2", "--inject-delay", "zzz-9:1", "--inject-delay", "worker-0:1"});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

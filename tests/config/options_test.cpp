@@ -320,6 +320,14 @@ TEST(TrainOptions, of_another_entry_are_forgotten) {
   EXPECT_FALSE(with_schedule(options, "ddg").values.has("workers"));
   EXPECT_TRUE(with_schedule(options, "ddg").values.has("beta"));
   EXPECT_FALSE(with_coupling(options, "easgd").values.has("beta")) << "it may be what another coupling worked out";
+  options.probe_bias = 5;
+  options.staleness_scaling = "inverse";
+  EXPECT_EQ(with_schedule(options, "ddg").probe_bias, 5);
+  EXPECT_EQ(with_schedule(options, "serial").probe_bias, 0);
+  EXPECT_EQ(with_schedule(options, "serial").staleness_scaling, "none");
+  options.coupling = "downpour";
+  EXPECT_EQ(with_schedule(options, "serial").staleness_scaling, "inverse");
+  EXPECT_EQ(with_coupling(with_schedule(options, "serial"), "none").staleness_scaling, "none");
 }
 
 }  // namespace config_options_test
