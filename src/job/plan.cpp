@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -203,6 +205,26 @@ void check_threads(const TrainOptions& o, bool among_processes) {
                   replicas, width, most_threads));
 }
 
+/// What cannot fit is said before the first replica is made: a system that has promised more memory than it has kills without a
+/// word.
+void check_memory(const Plan& plan) {
+  struct sysinfo system = {};
+  if (plan.dry_run() || !plan.stage.device.is_cpu() || ::sysinfo(&system) != 0) return;
+  double weights = 0;
+  for (const Block& block : plan.model.blocks) {
+    for (const torch::Tensor& parameter : block.module.ptr()->parameters()) weights += static_cast<double>(parameter.nbytes());
+  }
+  const int replicas = plan.processes ? 1 : plan.options.replicas;
+  const double least = 2 * weights * replicas;  // and gradients of the same size
+  const double there = (static_cast<double>(system.totalram) + static_cast<double>(system.totalswap)) * system.mem_unit;
+  if (least <= there) return;
+  throw Error(
+      ExitCode::internal,
+      fmt::format("out of memory: weights and gradients of {} replicas take {:.1f} GB at least, and this machine has {:.1f}: "
+                  "try a smaller model, or fewer replicas",
+                  replicas, least / 1e9, there / 1e9));
+}
+
 /// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
 std::int64_t shortest_pass(const Plan& plan) {
   const TrainOptions& o = plan.options;
@@ -343,6 +365,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   plan.store = store_options(o, plan);
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
+  check_memory(plan);
   check_shortest_pass(plan);
   plan.schedule = schedule_options(o, plan);
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));

@@ -238,7 +238,14 @@ void Trainer::run() {
   } catch (const DivergedError& error) {
     status_ = "diverged";
     progress_.test.reset();  // of weights that the run has left behind
-    write_outputs();
+    try {
+      write_outputs();
+    } catch (const std::exception& lost) {  // others wait to be told all the same
+      if (listener_ != nullptr) listener_->note(error.what());
+      const Failure failure = failure_of(lost);
+      execution_->finish({failure.code, "failed", failure.sentence});
+      throw;
+    }
     execution_->finish({error.code(), status_, error.what()});
     throw;
   } catch (const std::exception& error) {

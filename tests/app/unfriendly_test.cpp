@@ -209,6 +209,14 @@ TEST_F(Unfriendly, no_memory) {
   }
 }
 
+TEST_F(Unfriendly, replicas_that_no_machine_has_room_for) {
+  const Outcome outcome = rubato_command(train("new", {"--width", "4096", "--coupling", "easgd", "--replicas", "8000"}));
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("out of memory: weights and gradients of 8000 replicas take"));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  EXPECT_FALSE(fs::exists(path("new")));
+}
+
 /// Whichever thread is the first that the system does not give: nothing waits for it, and no library has the last word.
 TEST_F(Unfriendly, no_threads) {
   if (rubato_command({"--version"}, {.nobody = true}).exit_code != 0)
