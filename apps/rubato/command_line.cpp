@@ -90,7 +90,11 @@ std::string sentence_of(const CLI::App& app, const CLI::ParseError& error) {
            " `rubato " + (app.get_subcommands().empty() ? "" : app.get_subcommands().front()->get_name() + " ") +
            "--help` lists all.";
   }
-  return error.what();
+  std::string text = error.what();
+  const std::string failed = "Could not convert: ", between = " = ";
+  const std::size_t value = text.find(between);
+  if (!text.starts_with(failed) || value == std::string::npos) return text;
+  return text.substr(failed.size(), value - failed.size()) + ": '" + text.substr(value + between.size()) + "' is not a number";
 }
 
 std::filesystem::path this_program() {

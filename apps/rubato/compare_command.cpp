@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 #include <fstream>
 #include <memory>
 
 #include "commands.h"
+#include "option_flags.h"
 #include "rubato/compare/picture.h"
 #include "rubato/compare/runner.h"
 #include "rubato/core/build_info.h"
@@ -42,9 +44,33 @@ void print_progress(std::size_t done, std::size_t all, const Trial& trial, doubl
              seconds > 0 ? fmt::format("{:.1f} s", seconds) : "");
 }
 
+/// What a run would be refused for is said before the first one.
+void check_flags(const Experiment& experiment, const std::vector<Trial>& trials) {
+  CLI::App app;
+  Chosen never;
+  add_train(app, never);
+  add_simulate(app, never);
+  const CLI::App* command = app.get_subcommand(experiment.command);
+  for (const auto& [name, values] : experiment.vary) {
+    if (command->get_option_no_throw("--" + name) == nullptr) continue;
+    throw UsageError(fmt::format("'{}' in [vary] is a flag of rubato {}: put it into [grid], or call it something else", name,
+                                 experiment.command));
+  }
+  for (const Trial& trial : trials) {
+    std::vector<std::string> words = arguments_of(experiment.command, trial, "RUN");
+    std::ranges::reverse(words);
+    try {
+      app.parse(std::move(words));
+    } catch (const CLI::ParseError& error) {
+      throw UsageError(fmt::format("the run {}: {}", trial.name(), sentence_of(app, error)));
+    }
+  }
+}
+
 int compare(const CompareArguments& arguments) {
   const Experiment experiment = load_experiment(arguments.file, arguments.full);
   const std::vector<Trial> trials = trials_of(experiment);
+  check_flags(experiment, trials);
   const fs::path folder = arguments.output.empty() ? fs::path("runs") / ("compare-" + fs::path(arguments.file).stem().string())
                                                    : fs::path(arguments.output);
   if (!arguments.publish.empty()) fs::create_directories(arguments.publish);  // or hours of runs would end in a refusal
@@ -85,7 +111,7 @@ void add_compare(CLI::App& app, Chosen& chosen) {
       "compare", "the runs that a TOML file describes, several at a time: one table, pictures; goes on where it was interrupted");
   command->add_option("file", arguments->file, "experiments/*.toml are examples; docs/experiments.md describes the keys")
       ->required();
-  command->add_option("-j,--jobs", arguments->jobs, "runs at the same time")->capture_default_str()->check(CLI::Range(1, 1024));
+  command->add_option("-j,--jobs", arguments->jobs, "runs at the same time")->capture_default_str()->check(between(1, 1024));
   command->add_option("-o,--output", arguments->output, "folder of runs, table and pictures; default: runs/compare-NAME");
   command->add_option("--publish", arguments->publish, "copy table and pictures into this folder too");
   command->add_flag("--full", arguments->full, "the size that the file's [full] section says");

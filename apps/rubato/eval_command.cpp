@@ -28,7 +28,9 @@ std::string nearby_config(const fs::path& weights) {
 
 int evaluate_checkpoint(const CLI::App& command, const std::string& checkpoint, const TrainOptions& flags,
                         const std::string& config_file) {
-  const fs::path weights = find_weights(checkpoint);
+  std::vector<std::string> rejected;
+  const fs::path weights = find_weights(checkpoint, &rejected);
+  for (const std::string& reason : rejected) fmt::print(stderr, "rubato: passed over a damaged checkpoint: {}\n", reason);
   TrainOptions options = given_options(command, flags, config_file.empty() ? nearby_config(weights) : config_file);
   options = with_coupling(with_schedule(std::move(options), "serial"), "none");  // evaluation needs no stages and replicas
   options.resume.clear();

@@ -3,17 +3,47 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <limits>
+#include <string_view>
+#include <type_traits>
 
 #include "rubato/config/entries.h"
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
-#include "rubato/io/files.h"
+#include "rubato/core/numbers.h"
+#include "rubato/core/toml_text.h"
 
 namespace rubato::app {
 namespace {
+
+/// What is wrong with a number, in words of ours; empty: nothing is, or its range, which is checked with the others'.
+template <class T>
+std::string wrong_number(const std::string& text) {
+  if (text.empty()) return "an empty value is no number: leave the flag out for its default";
+  T value{};
+  if constexpr (std::is_integral_v<T>) {
+    const std::string_view digits = std::string_view(text).substr(text.front() == '-' || text.front() == '+' ? 1 : 0);
+    if (!digits.empty() && digits.find_first_not_of("0123456789") == std::string_view::npos) {
+      if (read_number(std::string_view(text).substr(text.front() == '+' ? 1 : 0), value)) return "";
+      return fmt::format("{} must be a whole number from {} to {}", text, std::numeric_limits<T>::min(),
+                         std::min<std::uint64_t>(std::numeric_limits<T>::max(), std::numeric_limits<std::int64_t>::max()));
+    }
+    return CLI::detail::lexical_cast(text, value) ? "" : fmt::format("'{}' is not a whole number", text);
+  } else {
+    errno = 0;
+    char* end = nullptr;
+    const double read = std::strtod(text.c_str(), &end);
+    if (*end != '\0') return fmt::format("'{}' is not a number", text);
+    if (errno != ERANGE) return "";
+    return fmt::format("{} is too {} for a number", text, std::abs(read) > 1 ? "large" : "close to 0");
+  }
+}
 
 struct Flags {
   CLI::App& command;
@@ -33,11 +63,16 @@ struct Flags {
   }
   template <class T>
   void add(const OptionInfo& info, std::optional<T>& field) const {
-    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last();
+    command.add_option("--" + std::string(info.name), field, info.help)
+        ->group(info.group)
+        ->take_last()
+        ->check(wrong_number<T>, "", "number");
   }
   template <class T>
   void add(const OptionInfo& info, T& field) const {
-    command.add_option("--" + std::string(info.name), field, info.help)->group(info.group)->take_last()->capture_default_str();
+    CLI::Option* option = command.add_option("--" + std::string(info.name), field, info.help);
+    option->group(info.group)->take_last()->capture_default_str();
+    if constexpr (!std::is_same_v<T, std::string>) option->check(wrong_number<T>, "", "number");
   }
 };
 
@@ -56,6 +91,7 @@ void add_entry_flag(CLI::App& command, OptionValues& values, const EntryOption& 
     } else {
       CLI::Option* added = command.add_option_function<T>(flag, [&values, name](const T& value) { values.set(name, value); });
       added->take_last();
+      if constexpr (!std::is_same_v<T, std::string>) added->check(wrong_number<T>, "", "number");
       if (!option.spec.worked_out) added->default_str(to_text(option.spec.usual));
       return added;
     }
@@ -102,7 +138,9 @@ void repeat_elsewhere(const std::string& config_file, TrainOptions& options) {
 }  // namespace
 
 void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file, const std::vector<std::string>& only) {
-  command.add_option("--config", config_file, "TOML file with the same keys as these flags; flags override it");
+  command.add_option("--config", config_file, "TOML file with the same keys as these flags; flags override it")
+      ->check([](const std::string& name) { return name.empty() ? "an empty name: leave the flag out for no file" : ""; }, "",
+              "file");
   const std::function<bool(const std::string&)> is_wanted = [&](const std::string& name) {
     return only.empty() || std::ranges::find(only, name) != only.end();
   };
@@ -110,6 +148,18 @@ void add_option_flags(CLI::App& command, TrainOptions& options, std::string& con
   for (const EntryOption& option : entry_options()) {
     if (is_wanted(option.kind->name)) add_entry_flag(command, options.values, option);
   }
+}
+
+CLI::Validator between(double low, double high) {
+  return {[=](const std::string& text) {
+            char* end = nullptr;
+            const double value = std::strtod(text.c_str(), &end);
+            const bool is_number = !text.empty() && *end == '\0';
+            return is_number && value >= low && value <= high
+                       ? std::string()
+                       : fmt::format("'{}' must be a number from {} to {}", text, low, high);
+          },
+          fmt::format("in [{} - {}]", low, high), "range"};
 }
 
 void refuse_unread_flags(const CLI::App& command, const TrainOptions& options) {
@@ -126,7 +176,7 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
   if (!flags.resume.empty()) {
     const std::string file = flags.resume + "/config.toml";
     if (!config_file.empty()) throw UsageError("--resume takes the configuration of the run: leave --config out");
-    const TrainOptions saved = from_toml(read_file(file), file);
+    const TrainOptions saved = from_toml(toml_file(file), file);
     options = saved;
     options.init_from.clear();
     overlay(command, flags, options);
@@ -135,7 +185,7 @@ TrainOptions given_options(const CLI::App& command, const TrainOptions& flags, c
     return options;
   }
   if (!config_file.empty()) {
-    options = from_toml(read_file(config_file), config_file);
+    options = from_toml(toml_file(config_file), config_file);
     repeat_elsewhere(config_file, options);
   }
   return given_options(command, flags, std::move(options));

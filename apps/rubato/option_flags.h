@@ -11,6 +11,9 @@ namespace rubato::app {
 void add_option_flags(CLI::App& command, TrainOptions& options, std::string& config_file,
                       const std::vector<std::string>& only = {});
 
+/// For `CLI::Option::check`: a number from `low` to `high`.
+CLI::Validator between(double low, double high);
+
 /// UsageError for a flag that was given and that nothing of a run with `options` reads.
 void refuse_unread_flags(const CLI::App& command, const TrainOptions& options);
 

@@ -101,7 +101,7 @@ void add_profile(CLI::App& app, Chosen& chosen) {
   command->add_option("-o,--output", arguments->output, "write the profile as JSON, for `rubato simulate --profile`");
   command->add_option("--repeats", arguments->repeats, "measured steps; the median counts")
       ->capture_default_str()
-      ->check(CLI::Range(1, 10000));
+      ->check(between(1, 10000));
   command->add_option("--pipeline", arguments->pipeline,
                       "print instead what a pipeline of --stages and --micro-batches does, and when: " + join(pipeline_names()));
   add_option_flags(*command, arguments->flags, arguments->config_file);

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "commands.h"
+#include "option_flags.h"
 #include "rubato/core/error.h"
 #include "rubato/core/read_file.h"
 #include "rubato/io/files.h"
@@ -62,8 +63,7 @@ void add_status(CLI::App& app, Chosen& chosen) {
   CLI::App* command = app.add_subcommand("status", "how a run of `rubato launch` is getting on: one row for each worker");
   command->add_option("run", arguments->run, "its run folder")->required();
   command->add_flag("--json", arguments->json, "everything as JSON");
-  command->add_option("--watch", arguments->watch, "again every SECONDS until the job has ended")
-      ->check(CLI::Range(0.1, 86400.0));
+  command->add_option("--watch", arguments->watch, "again every SECONDS until the job has ended")->check(between(0.1, 86400.0));
   command->callback([=, &chosen] {
     chosen = [=] {
       if (arguments->watch > 0) {

@@ -13,7 +13,9 @@
 #include <set>
 #include <sstream>
 
+#include "checkpoint/progress_json.h"
 #include "rubato/core/error.h"
+#include "rubato/core/json_text.h"
 #include "rubato/core/read_file.h"
 #include "rubato/io/files.h"
 #include "rubato/model/digest.h"
@@ -26,7 +28,6 @@ namespace fs = std::filesystem;
 namespace rubato {
 namespace {
 
-constexpr int format_version = 3;
 constexpr std::size_t kept = 2;
 
 /// Size and SHA-256 of what passes by.
@@ -63,95 +64,6 @@ nlohmann::ordered_json write_state(const fs::path& path, const Restorable& state
   });
 }
 
-/// Calls `visit(key, field)` for every number of `progress`, const or not.
-template <class AnyProgress, class Visitor>
-void visit_numbers(AnyProgress&& progress, Visitor&& visit) {
-  visit("step", progress.step);
-  visit("replicas", progress.replicas);
-  visit("seconds", progress.seconds);
-  visit("virtual_seconds", progress.virtual_seconds);
-  visit("seconds_to_target", progress.seconds_to_target);
-  visit("tested_step", progress.tested_step);
-  visit("metrics_bytes", progress.metrics_bytes);
-  auto& meter = progress.meter;
-  visit("steps_of_all", meter.now.steps);
-  visit("samples", meter.now.samples);
-  visit("loss", meter.now.loss);
-  visit("mean_epoch_loss", meter.now.epoch_loss);
-  visit("seconds_to_loss", meter.now.seconds_to_loss);
-  visit("target_loss", meter.now.target_loss);
-  visit("clock", meter.clock);
-  visit("window_loss", meter.window_loss);
-  visit("window_begin", meter.window_begin);
-  visit("window_steps", meter.window_steps);
-  visit("window_samples", meter.window_samples);
-  visit("epoch_loss", meter.epoch_loss);
-  visit("epoch_samples", meter.epoch_samples);
-}
-
-struct NumberWriter {
-  nlohmann::ordered_json& json;
-  template <class T>
-  void operator()(const char* key, const T& value) const {
-    json[key] = value;
-  }
-  void operator()(const char* key, const std::optional<double>& value) const {
-    if (value) json[key] = *value;
-  }
-};
-
-struct NumberReader {
-  const nlohmann::json& json;
-  template <class T>
-  void operator()(const char* key, T& value) const {
-    value = json.at(key).get<T>();
-  }
-  void operator()(const char* key, std::optional<double>& value) const {
-    if (json.contains(key)) value = json.at(key).get<double>();
-  }
-};
-
-nlohmann::ordered_json counts(const std::vector<StalenessCount>& blocks) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::array();
-  for (const StalenessCount& block : blocks) json.push_back({block.updates, block.sum, block.max});
-  return json;
-}
-
-std::vector<StalenessCount> counts_from(const nlohmann::json& json, const char* key) {
-  std::vector<StalenessCount> blocks;
-  for (const auto& block : json.value(key, nlohmann::json::array())) blocks.push_back({block.at(0), block.at(1), block.at(2)});
-  return blocks;
-}
-
-nlohmann::ordered_json to_json(const Progress& progress) {
-  nlohmann::ordered_json json = {{"format", format_version}};
-  visit_numbers(progress, NumberWriter{json});
-  if (progress.test) json["test"] = {{"accuracy", nullptr}, {"loss", progress.test->loss}};
-  if (progress.test && progress.test->accuracy) json["test"]["accuracy"] = *progress.test->accuracy;
-  json["staleness"] = counts(progress.staleness);
-  json["centre_staleness"] = counts(progress.centre_staleness);
-  json["data"] = progress.data;
-  json["weights_digest"] = progress.weights_digest;
-  return json;
-}
-
-Progress progress_from(const nlohmann::json& json) {
-  Progress progress;
-  visit_numbers(progress, NumberReader{json});
-  if (json.contains("test")) {
-    const auto number = [&](const char* key) {
-      const auto& value = json.at("test").at(key);
-      return value.is_null() ? std::optional<double>() : value.template get<double>();
-    };
-    progress.test = Evaluation{number("accuracy"), number("loss").value_or(std::numeric_limits<double>::quiet_NaN())};
-  }
-  progress.staleness = counts_from(json, "staleness");
-  progress.centre_staleness = counts_from(json, "centre_staleness");
-  progress.data = json.at("data");
-  progress.weights_digest = json.value("weights_digest", "");
-  return progress;
-}
-
 constexpr const char* before_the_step = "-step-";
 
 /// Of a checkpoint's folder; nothing: the name is another's.
@@ -165,31 +77,43 @@ std::optional<std::int64_t> serial_of(const std::string& name) {
   return bad == std::errc() && last == end ? std::optional(serial) : std::nullopt;
 }
 
-/// Throws DataError with the reason when a file of the checkpoint is missing or damaged.
-Progress verified(const fs::path& folder) {
-  try {
-    const auto json = nlohmann::json::parse(read_file(folder / "state.json"));
-    if (json.at("format") != format_version) {
-      throw DataError(
-          fmt::format("{} has format {}, this rubato reads {}", folder.string(), json.at("format").dump(), format_version));
-    }
-    for (const auto& [name, facts] : json.at("files").items()) {
-      Facts found;
-      read_in_parts(folder / name, [&](std::string_view part) { found.add(part); });
-      if (found.bytes != facts.at("bytes").get<std::size_t>()) {
-        throw DataError(
-            fmt::format("{} has {} bytes, {} expected", (folder / name).string(), found.bytes, facts.at("bytes").dump()));
-      }
-      if (found.digest.hex() != facts.at("sha256").get<std::string>())
-        throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
-    }
-    return progress_from(json);
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{} is malformed: {}", (folder / "state.json").string(), error.what()));
+constexpr const char* vocabulary_file = "vocabulary.json";
+
+/// DataError when `state`, the content of `folder`'s state.json, names too few files or others than a checkpoint has.
+void check_list(const nlohmann::ordered_json& state, const fs::path& folder) {
+  const std::string file = (folder / "state.json").string();
+  if (!state.contains("files") || !state.at("files").is_object()) throw DataError(file + " is damaged: it lists no files");
+  const auto& files = state.at("files");
+  std::set<std::string> expected = {"weights.pt", "state.pt", "config.toml"};
+  if (fs::exists(folder / vocabulary_file)) expected.insert(vocabulary_file);
+  for (const std::string& name : expected) {
+    if (!files.contains(name)) throw DataError(fmt::format("{} is damaged: it does not list {}", file, name));
+  }
+  expected.insert(vocabulary_file);
+  for (const auto& [name, facts] : files.items()) {
+    const bool known = expected.contains(name) && facts.is_object() && facts.contains("bytes") && facts.contains("sha256");
+    if (!known) throw DataError(fmt::format("{} is damaged: '{}' is in its list of files", file, name));
   }
 }
 
-constexpr const char* vocabulary_file = "vocabulary.json";
+/// Throws DataError with the reason when a file of the checkpoint is missing or damaged.
+Progress verified(const fs::path& folder) {
+  const std::string file = (folder / "state.json").string();
+  const nlohmann::ordered_json state = unsealed(read_file(file), file);
+  check_list(state, folder);
+  for (const auto& [name, facts] : state.at("files").items()) {
+    Facts found;
+    read_in_parts(folder / name, [&](std::string_view part) { found.add(part); });
+    if (facts.at("bytes") != found.bytes) {
+      throw DataError(
+          fmt::format("{} has {} bytes, {} expected", (folder / name).string(), found.bytes, facts.at("bytes").dump()));
+    }
+    if (facts.at("sha256") != found.digest.hex()) {
+      throw DataError((folder / name).string() + " is damaged (SHA-256 differs)");
+    }
+  }
+  return progress_from(state, file);
+}
 
 std::string vocabulary_json(const std::string& vocabulary) {
   nlohmann::ordered_json bytes = nlohmann::ordered_json::array();
@@ -221,7 +145,8 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& weight
   std::error_code ignored;
   fs::remove_all(draft, ignored);
   try {
-    fs::create_directories(draft);
+    fs::create_directory(folder_);  // never the run folder above it: one that has gone is not made again
+    fs::create_directory(draft);
     nlohmann::ordered_json facts = to_json(progress);
     const auto add = [&](const std::string& file, const std::string& content) {
       facts["files"][file] = write_file(draft / file, [&](const auto& sink) { sink(content); });
@@ -230,7 +155,7 @@ void CheckpointFolder::write(const Progress& progress, const WeightStore& weight
     facts["files"]["state.pt"] = write_state(draft / "state.pt", state);
     add("config.toml", config);
     if (!vocabulary.empty()) add(vocabulary_file, vocabulary_json(vocabulary));
-    write_synced(draft / "state.json", facts.dump(2) + "\n");
+    write_synced(draft / "state.json", sealed(std::move(facts)));
     sync_folder(draft);
     fs::rename(draft, final);
     sync_folder(folder_);
@@ -287,25 +212,31 @@ void CheckpointFolder::load(const Found& found, Restorable& state) {
 std::optional<std::string> find_vocabulary(const fs::path& file) {
   const fs::path beside = file.parent_path() / vocabulary_file;
   if (!fs::exists(beside)) return std::nullopt;
-  try {
-    std::string vocabulary;
-    const auto json = nlohmann::json::parse(read_file(beside));
-    for (const auto& byte : json.at("bytes")) {
-      vocabulary += static_cast<char>(byte.get<std::uint8_t>());
-    }
-    return vocabulary;
-  } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("{} is malformed: {}", beside.string(), error.what()));
+  const auto json = json_object(read_file(beside), beside.string());
+  const auto wrong = [&] { return DataError(beside.string() + " must have a list of numbers from 0 to 255 as 'bytes'"); };
+  if (!json.contains("bytes") || !json.at("bytes").is_array()) throw wrong();
+  std::string vocabulary;
+  for (const auto& byte : json.at("bytes")) {
+    if (!byte.is_number_unsigned() || byte.get<std::uint64_t>() > 255) throw wrong();
+    vocabulary += static_cast<char>(byte.get<std::uint8_t>());
   }
+  return vocabulary;
 }
 
-fs::path find_weights(const fs::path& path) {
+fs::path find_weights(const fs::path& path, std::vector<std::string>* rejected) {
   if (fs::is_regular_file(path)) return path;
-  if (fs::is_regular_file(path / "weights.pt")) return path / "weights.pt";
-  for (const fs::path& folder : {path / "checkpoint", path}) {
-    if (const auto found = CheckpointFolder(folder).newest()) return found->folder / "weights.pt";
+  if (fs::is_regular_file(path / "weights.pt")) {
+    if (fs::exists(path / "state.json")) verified(path);
+    return path / "weights.pt";
   }
-  throw DataError(fmt::format("{} holds no complete checkpoint: give a run folder, a checkpoint or a .pt file", path.string()));
+  std::vector<std::string> damaged;
+  for (const fs::path& folder : {path / "checkpoint", path}) {
+    const auto found = CheckpointFolder(folder).newest(&damaged);
+    if (found && rejected != nullptr) *rejected = damaged;
+    if (found) return found->folder / "weights.pt";
+  }
+  throw DataError(fmt::format("{} holds no complete checkpoint{}: give a run folder, a checkpoint or a .pt file", path.string(),
+                              damaged.empty() ? "" : " (" + damaged.front() + ")"));
 }
 
 void load_weights(const fs::path& file, Model& model) {

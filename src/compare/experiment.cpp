@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
+#include <utility>
 
 #include "compare/formula.h"
 #include "rubato/core/error.h"
-#include "rubato/core/read_file.h"
+#include "rubato/core/toml_text.h"
 
 namespace rubato {
 namespace {
@@ -38,6 +39,7 @@ class Table {
   void read(const std::string& key, int& field) {
     std::int64_t wide = field;
     read(key, wide);
+    if (!std::in_range<int>(wide)) wrong(*get(key), fmt::format("'{}' is too large", key));
     field = static_cast<int>(wide);
   }
   void read(const std::string& key, std::vector<std::string>& field) {
@@ -216,7 +218,9 @@ std::string with_values(const std::string& text, const std::vector<std::pair<std
 Experiment load_experiment(const std::filesystem::path& file, bool full) {
   toml::table document;
   try {
-    document = toml::parse(whole_file(file), file.string());
+    const std::string text = toml_file(file);
+    refuse_deep_keys(text, file.string());
+    document = toml::parse(text, file.string());
   } catch (const toml::parse_error& error) {
     const auto place = error.source().begin;
     throw UsageError(fmt::format("{}:{}:{}: {}", file.string(), place.line, place.column, error.description()));
@@ -248,6 +252,7 @@ Experiment load_experiment(const std::filesystem::path& file, bool full) {
   if (e.command != "simulate" && e.command != "train") {
     throw UsageError(file.string() + ": command '" + e.command + "' is neither simulate nor train");
   }
+  check(e, file.string());
   return e;
 }
 

@@ -4,13 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "compare/formula.h"
 #include "rubato/compare/runner.h"
 #include "rubato/core/error.h"
+#include "rubato/core/json_text.h"
+#include "rubato/core/read_file.h"
 
 namespace rubato {
 namespace {
@@ -30,10 +31,14 @@ void flatten(const nlohmann::json& json, const std::string& prefix, Result& resu
 
 Result read_result(const Trial& trial, const std::filesystem::path& folder) {
   const auto file = folder_of(trial, folder) / "summary.json";
-  std::ifstream in(file);
-  const auto json = nlohmann::json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) throw DataError(file.string() + " is missing or damaged: delete its folder and compare again");
-  Result result{.trial = trial, .status = json.value("status", "")};
+  nlohmann::json json;
+  try {
+    json = json_object(whole_file(file), file.string());
+  } catch (const DataError&) {
+    throw DataError(file.string() + " is missing or damaged: delete its folder and compare again");
+  }
+  Result result{.trial = trial};
+  if (json.contains("status") && json.at("status").is_string()) result.status = json.at("status").get<std::string>();
   flatten(json, "", result);
   result.figures.merge(numbers_of(trial.point));
   return result;

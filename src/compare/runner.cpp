@@ -23,19 +23,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::vector<std::string> arguments_of(const std::string& command, const Trial& trial, const fs::path& run) {
-  std::vector<std::string> arguments = {command, "--quiet", "--run-dir", run.string()};
-  for (const auto& [flag, values] : trial.flags) {
-    if (values.empty()) arguments.push_back("--" + flag);
-    for (const std::string& value : values) {
-      if (value.empty()) continue;
-      arguments.push_back("--" + flag);
-      arguments.push_back(value);
-    }
-  }
-  return arguments;
-}
-
 std::string content_of(const fs::path& file) {
   std::stringstream text;
   text << std::ifstream(file).rdbuf();
@@ -141,6 +128,19 @@ fs::path signature_file(const Trial& trial, const RunnerOptions& options) {
 }
 
 }  // namespace
+
+std::vector<std::string> arguments_of(const std::string& command, const Trial& trial, const fs::path& run) {
+  std::vector<std::string> arguments = {command, "--quiet", "--run-dir", run.string()};
+  for (const auto& [flag, values] : trial.flags) {
+    if (values.empty()) arguments.push_back("--" + flag);
+    for (const std::string& value : values) {
+      if (value.empty()) continue;
+      arguments.push_back("--" + flag);
+      arguments.push_back(value);
+    }
+  }
+  return arguments;
+}
 
 fs::path folder_of(const Trial& trial, const fs::path& folder) {
   return folder / "runs" / trial.name();

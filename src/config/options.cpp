@@ -15,6 +15,7 @@
 #include "rubato/config/entries.h"
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
+#include "rubato/core/ranges.h"
 #include "rubato/core/registry.h"
 #include "rubato/couplings/coupling.h"
 #include "rubato/model/optimizer.h"
@@ -71,13 +72,15 @@ struct RangeCheck {
         throw UsageError(fmt::format("--{} {} must be at most {}", info.name, value, std::numeric_limits<std::int64_t>::max()));
       }
     }
-    if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) {
-      check_range(info.name, static_cast<double>(value), info.low, info.high);
+    if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+      check_whole_range(info.name, static_cast<std::int64_t>(value), info.low, info.high);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      check_range(info.name, value, info.low, info.high);
     }
   }
   template <class T>
   void operator()(const OptionInfo& info, const std::optional<T>& value) const {
-    if (value) check_range(info.name, static_cast<double>(*value), info.low, info.high);
+    if (value) (*this)(info, *value);
   }
 };
 
@@ -137,6 +140,10 @@ void resolve_coupling(TrainOptions& o) {
                     "--schedule serial, or another coupling",
                     o.coupling, o.schedule));
   }
+}
+
+bool is_usual_stale_weights(const TrainOptions& o) {
+  return o.stale_weights == "auto" || o.stale_weights == name_of(find_schedule(o.schedule).stale_weights.front());
 }
 
 void resolve_stale_weights(TrainOptions& o) {
@@ -227,7 +234,8 @@ class Unread {
   /// What `resolve` writes where there is nothing to say.
   bool means_nothing(const std::string& name) const {
     return (name == "stages" && options_.stages == 1) || (name == "cuts" && options_.cuts.empty()) ||
-           (name == "sampling" && options_.sampling == "whole");
+           (name == "sampling" && options_.sampling == "whole") ||
+           (name == "stale-weights" && is_usual_stale_weights(options_)) || (name == "probe-bias" && options_.probe_bias == 0);
   }
 
   /// UsageError if nothing of this run reads the option.
@@ -239,6 +247,13 @@ class Unread {
     if (name == "staleness-scaling" && is_alone(options_) && find_schedule(options_.schedule).synchronous) {
       throw UsageError(
           fmt::format("--staleness-scaling: no gradient of --schedule {} is stale; leave it out", options_.schedule));
+    }
+    const ScheduleEntry& schedule = find_schedule(options_.schedule);
+    if (name == "stale-weights" && schedule.synchronous && schedule.stale_weights.size() > 1) {
+      throw UsageError(fmt::format("--stale-weights: no weights of --schedule {} are stale; leave it out", options_.schedule));
+    }
+    if (name == "probe-bias" && is_alone(options_) && schedule.synchronous) {
+      throw UsageError(fmt::format("--probe-bias: no gradient of --schedule {} is stale; leave it out", options_.schedule));
     }
   }
 
@@ -315,6 +330,14 @@ void forget_unread(TrainOptions& options, const std::string& kind, const std::st
   for (const std::string& name : unread) options.values.erase(name);
 }
 
+/// What asks about stale gradients says nothing where there are none.
+TrainOptions without_needless(TrainOptions options) {
+  if (!is_alone(options) || !find_schedule(options.schedule).synchronous) return options;
+  options.probe_bias = 0;
+  options.staleness_scaling = TrainOptions{}.staleness_scaling;
+  return options;
+}
+
 }  // namespace
 
 void check_is_read(const TrainOptions& options, const std::string& option) {
@@ -332,7 +355,7 @@ TrainOptions with_entry(TrainOptions options, const std::string& kind, const std
 
 TrainOptions with_schedule(TrainOptions options, const std::string& schedule) {
   if (options.schedule != schedule) options.stale_weights = TrainOptions{}.stale_weights;
-  return with_entry(std::move(options), "schedule", schedule);
+  return without_needless(with_entry(std::move(options), "schedule", schedule));
 }
 
 TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
@@ -345,7 +368,7 @@ TrainOptions with_coupling(TrainOptions options, const std::string& coupling) {
     options.sampling = usual.sampling;
     options.replicas = find_coupling(coupling).topology == Topology::alone ? usual.replicas : options.replicas;
   }
-  return with_entry(std::move(options), "coupling", coupling);
+  return without_needless(with_entry(std::move(options), "coupling", coupling));
 }
 
 TrainOptions with_replicas(TrainOptions options, int replicas) {

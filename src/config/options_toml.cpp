@@ -12,6 +12,7 @@
 #include "rubato/config/options.h"
 #include "rubato/config/options_table.h"
 #include "rubato/core/error.h"
+#include "rubato/core/toml_text.h"
 
 namespace rubato {
 namespace {
@@ -188,6 +189,7 @@ class Document {
 };
 
 toml::table parsed(const std::string& text, const std::string& file_name) {
+  refuse_deep_keys(text, file_name);
   try {
     return toml::parse(text, file_name);
   } catch (const toml::parse_error& error) {

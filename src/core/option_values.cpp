@@ -4,6 +4,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
+
+#include "rubato/core/ranges.h"
 
 #include "rubato/core/error.h"
 
@@ -34,11 +37,22 @@ void OptionValues::wrong_type(std::string_view name) const {
 }
 
 void check_range(std::string_view flag, double value, double low, double high) {
-  if (std::isfinite(value) && value >= low && value <= high) return;
+  const bool fits = std::isfinite(value) && std::abs(value) <= std::numeric_limits<float>::max();  // as tensors hold it
+  if (fits && value >= low && value <= high) return;
+  const bool too_large = std::isfinite(value) && !fits && value >= low;
   throw UsageError(fmt::format("--{} {} must be {}", flag, value,
                                std::isfinite(high)  ? fmt::format("between {} and {}", low, high)
+                               : too_large          ? "a number of 32 bits, at most 3.4e38"
                                : std::isfinite(low) ? fmt::format("a finite number of at least {}", low)
                                                     : "a finite number"));
+}
+
+void check_whole_range(std::string_view flag, std::int64_t value, double low, double high) {
+  const auto given = static_cast<double>(value);
+  if (given >= low && given <= high) return;
+  throw UsageError(
+      fmt::format("--{} {} must be a whole number {}", flag, value,
+                  std::isfinite(high) ? fmt::format("between {} and {:.0f}", low, high) : fmt::format("of at least {}", low)));
 }
 
 OptionValue fitted(const OptionSpec& spec, const OptionValue& value) {
@@ -49,7 +63,7 @@ OptionValue fitted(const OptionSpec& spec, const OptionValue& value) {
     throw UsageError(fmt::format("--{} must be {}, which {} is not", spec.name, type_name(spec.usual), to_text(value)));
   }
   if (const auto* real = std::get_if<double>(&same.held())) check_range(spec.name, *real, spec.low, spec.high);
-  if (whole != nullptr && !widened) check_range(spec.name, static_cast<double>(*whole), spec.low, spec.high);
+  if (whole != nullptr && !widened) check_whole_range(spec.name, *whole, spec.low, spec.high);
   return same;
 }
 

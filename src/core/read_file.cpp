@@ -15,6 +15,7 @@ std::string whole_file(const fs::path& path) {
   const auto refuse = [&](const std::string& why) { throw DataError("cannot read " + path.string() + ": " + why); };
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) refuse("it is a folder");
+  if (fs::is_character_file(path, ignored) || fs::is_block_file(path, ignored)) refuse("it is a device, not a file");
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) refuse(std::strerror(errno));

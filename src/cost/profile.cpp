@@ -12,6 +12,7 @@
 
 #include "cost/flop_counter.h"
 #include "rubato/core/error.h"
+#include "rubato/core/json_text.h"
 #include "rubato/model/model.h"
 #include "rubato/model/process.h"
 #include "rubato/runtimes/platform.h"
@@ -238,13 +239,6 @@ BlockProfile block_from_json(const nlohmann::json& block) {
           .seconds = {block.at("forward_seconds"), block.at("backward_seconds"), block.value("update_seconds", 0.0)}};
 }
 
-/// What nlohmann says, without its "[json.exception.out_of_range.403] ".
-std::string reason(const nlohmann::json::exception& error) {
-  const std::string text = error.what();
-  const std::size_t end = text.find("] ");
-  return end == std::string::npos ? text : text.substr(end + 2);
-}
-
 }  // namespace
 
 std::string to_json(const Profile& profile) {
@@ -268,28 +262,27 @@ Profile profile_from_json(const std::string& text, const std::string& file_name)
   const auto refuse = [&](int line, const std::string& why) {
     throw DataError(fmt::format("profile {}, line {}: {}", file_name, line, why));
   };
+  const auto json = json_object(text, "profile " + file_name);
   try {
-    const auto json = nlohmann::json::parse(text);
     profile.slowdown = json.value("slowdown", std::vector<double>{});
     profile.loss_flops = json.value("loss_flops", 0.0);
     profile.loss_seconds = json.value("loss_seconds", 0.0);  // earlier profiles have it in their last block
     if (!(profile.loss_seconds >= 0)) refuse(1, "the loss has a negative cost");
     for (const auto& block : json.at("blocks")) {
       const int line = line_of_element(text, profile.blocks.size());
+      if (!block.is_object()) refuse(line, "a block must be an object, {...}");
       try {
         profile.blocks.push_back(block_from_json(block));
       } catch (const nlohmann::json::exception& error) {
-        refuse(line, reason(error));
+        refuse(line, reason_of(error));
       }
       const BlockCost& cost = profile.blocks.back().seconds;
       if (!(cost.forward >= 0 && cost.backward >= 0 && cost.update >= 0)) {
         refuse(line, fmt::format("block '{}' has a negative cost", profile.blocks.back().name));
       }
     }
-  } catch (const nlohmann::json::parse_error& error) {
-    throw DataError(fmt::format("profile {}: {}", file_name, reason(error)));  // it names line and column
   } catch (const nlohmann::json::exception& error) {
-    refuse(1, reason(error));
+    refuse(1, reason_of(error));
   }
   for (const double factor : profile.slowdown) {
     if (!(factor >= 1)) throw DataError(fmt::format("profile {}: a slowdown of {} is below 1", file_name, factor));

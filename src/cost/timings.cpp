@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "rubato/core/error.h"
+#include "rubato/core/json_text.h"
 
 namespace rubato {
 namespace {
@@ -100,8 +101,8 @@ std::string to_json(const Timings& timings) {
 }
 
 Timings timings_from_json(const std::string& text, const std::string& file_name) {
+  const auto json = json_object(text, "timings " + file_name);
   try {
-    const auto json = nlohmann::json::parse(text);
     Timings timings{.seconds = json.at("seconds"),
                     .steps = json.at("steps"),
                     .processors = json.at("processors"),
@@ -115,7 +116,7 @@ Timings timings_from_json(const std::string& text, const std::string& file_name)
     }
     return timings;
   } catch (const nlohmann::json::exception& error) {
-    throw DataError(fmt::format("timings {}: {}", file_name, error.what()));
+    throw DataError(fmt::format("timings {}: {}", file_name, reason_of(error)));
   }
 }
 

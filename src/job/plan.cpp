@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -181,6 +183,48 @@ std::optional<std::int64_t> micro_batches(const Plan& plan) {
   return values.has("micro-batches") ? std::optional(values.get<std::int64_t>("micro-batches")) : std::nullopt;
 }
 
+/// Each has at least one sample of every full batch.
+void check_parts(const TrainOptions& o) {
+  if (!o.values.has("micro-batches") || o.values.get<std::int64_t>("micro-batches") <= o.batch_size) return;
+  throw UsageError(fmt::format("--micro-batches {} of batches of {} samples: give at most as many parts as there are samples",
+                               o.values.get<std::int64_t>("micro-batches"), o.batch_size));
+}
+
+/// Of one process; beyond it no system gives threads.
+constexpr std::int64_t most_threads = 8192;
+
+/// Before data are loaded and a model is made for each.
+void check_threads(const TrainOptions& o, bool among_processes) {
+  const ScheduleEntry& schedule = find_schedule(o.schedule);
+  const std::int64_t width = schedule.uses_cuts ? o.stages : schedule.width({.name = o.schedule, .values = o.values});
+  const std::int64_t replicas = among_processes ? 1 : o.replicas;
+  if (width * replicas <= most_threads) return;
+  throw UsageError(
+      fmt::format("{} replicas with {} threads each are more than the {} that a process can have: take fewer, or "
+                  "`rubato simulate`",
+                  replicas, width, most_threads));
+}
+
+/// What cannot fit is said before the first replica is made: a system that has promised more memory than it has kills without a
+/// word.
+void check_memory(const Plan& plan) {
+  struct sysinfo system = {};
+  if (plan.dry_run() || !plan.stage.device.is_cpu() || ::sysinfo(&system) != 0) return;
+  double weights = 0;
+  for (const Block& block : plan.model.blocks) {
+    for (const torch::Tensor& parameter : block.module.ptr()->parameters()) weights += static_cast<double>(parameter.nbytes());
+  }
+  const int replicas = plan.processes ? 1 : plan.options.replicas;
+  const double least = 2 * weights * replicas;  // and gradients of the same size
+  const double there = (static_cast<double>(system.totalram) + static_cast<double>(system.totalswap)) * system.mem_unit;
+  if (least <= there) return;
+  throw Error(
+      ExitCode::internal,
+      fmt::format("out of memory: weights and gradients of {} replicas take {:.1f} GB at least, and this machine has {:.1f}: "
+                  "try a smaller model, or fewer replicas",
+                  replicas, least / 1e9, there / 1e9));
+}
+
 /// Samples of the shortest pass that this run will come to: an epoch's last batch is what is left.
 std::int64_t shortest_pass(const Plan& plan) {
   const TrainOptions& o = plan.options;
@@ -290,6 +334,8 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
             .processes = processes};
   TrainOptions& o = plan.options;
   if (processes) plan.place = placement_of(*processes, o, parts);
+  check_parts(o);
+  if (!runtime.simulated) check_threads(o, processes.has_value());
   prepare_thread(o.threads_per_role);
   const bool dry_run = runtime.simulated && !runtime.compute && find_dataset(o.data).blank && o.data_dir.empty();
   plan.data =
@@ -319,6 +365,7 @@ Plan make_plan(const TrainOptions& given, const RuntimeChoice& runtime, const st
   plan.store = store_options(o, plan);
   plan.store.optimizer.check();
   if (runtime.simulated) simulate_on(plan);
+  check_memory(plan);
   check_shortest_pass(plan);
   plan.schedule = schedule_options(o, plan);
   check(plan.schedule, static_cast<int>(plan.model.blocks.size()));

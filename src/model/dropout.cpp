@@ -1,5 +1,7 @@
 #include "rubato/model/dropout.h"
 
+#include <fmt/format.h>
+
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "rubato/core/error.h"
@@ -27,7 +29,7 @@ torch::Generator next_pass_generator() {
 
 DropoutImpl::DropoutImpl(double probability) : probability_(probability) {
   if (!(probability >= 0 && probability < 1)) {
-    throw UsageError("dropout probability " + std::to_string(probability) + " is outside [0, 1)");
+    throw UsageError("dropout probability " + fmt::format("{}", probability) + " is outside [0, 1)");
   }
 }
 

@@ -1,5 +1,7 @@
 #include "rubato/model/learning_rate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,13 +30,13 @@ void LearningRate::check() const {
     throw unknown_name("learning-rate schedule", schedule, known);
   }
   if (!(base > 0) || !std::isfinite(base)) {
-    throw UsageError("learning rate " + std::to_string(base) + " must be a finite number above 0");
+    throw UsageError("learning rate " + fmt::format("{}", base) + " must be a finite number above 0");
   }
   if (schedule == "step" && !(step_every > 0)) {
     throw UsageError("--lr-schedule step needs --lr-step-epochs above 0");
   }
   if (!(step_factor > 0 && step_factor <= 1)) {
-    throw UsageError("--lr-step-factor " + std::to_string(step_factor) + " must be in (0, 1]");
+    throw UsageError("--lr-step-factor " + fmt::format("{}", step_factor) + " must be in (0, 1]");
   }
 }
 

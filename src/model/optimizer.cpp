@@ -1,5 +1,7 @@
 #include "rubato/model/optimizer.h"
 
+#include <fmt/format.h>
+
 #include <string>
 #include <vector>
 
@@ -86,7 +88,7 @@ void OptimizerOptions::check() const {
   checked_values(entry, values, {.learning_rate = learning_rate.base});
   learning_rate.check();
   if (!(momentum >= 0 && momentum < 1)) {
-    throw UsageError("--momentum " + std::to_string(momentum) + " must be in [0, 1)");
+    throw UsageError("--momentum " + fmt::format("{}", momentum) + " must be in [0, 1)");
   }
   if (momentum > 0 && !entry.has_momentum) {
     throw UsageError("--momentum applies to sgd and rmsprop, not to " + name + ", which has its own: leave it out");
@@ -94,7 +96,7 @@ void OptimizerOptions::check() const {
   if (nesterov && (!entry.is_sgd || momentum == 0)) {
     throw UsageError("--nesterov needs --optimizer sgd and --momentum above 0");
   }
-  if (!(weight_decay >= 0)) throw UsageError("--weight-decay " + std::to_string(weight_decay) + " must not be negative");
+  if (!(weight_decay >= 0)) throw UsageError("--weight-decay " + fmt::format("{}", weight_decay) + " must not be negative");
   if (!(clip_norm >= 0) || !(clip_value >= 0)) throw UsageError("--clip-norm and --clip-value must not be negative");
 }
 

@@ -22,6 +22,7 @@
 #include "rubato/observe/trace_figures.h"
 #include "rubato/recording/recorder.h"
 #include "rubato/train/replay.h"
+#include "train/run_start.h"
 #include "train/summary_parts.h"
 
 namespace fs = std::filesystem;
@@ -47,7 +48,11 @@ std::int64_t step_among(int replicas, const Progress& saved) {
 }  // namespace
 
 Trainer::Trainer(Plan plan, TrainListener* listener) : plan_(std::move(plan)), listener_(listener) {
-  if (!plan_.options.init_from.empty()) load_weights(find_weights(plan_.options.init_from), plan_.model);
+  if (!plan_.options.init_from.empty()) {
+    std::vector<std::string> rejected;
+    load_weights(find_weights(plan_.options.init_from, &rejected), plan_.model);
+    for (const std::string& reason : rejected) note("passed over a damaged checkpoint: " + reason);
+  }
   if (!plan_.dry_run()) data_ = digest_of(*plan_.data);
   job_ = std::make_unique<Job>(plan_.model, plan_.job(), meter_);
   name_folder();
@@ -87,6 +92,11 @@ void Trainer::find_start() {
     throw UsageError(fmt::format("{} already holds a run: continue it with --resume {} or name another --run-dir",
                                  folder_.string(), folder_.string()));
   }
+  if (plan_.options.resume.empty() && !plan_.processes) refuse_foreign_folder(folder_);
+  check_names_are_free(folder_);
+  if (!plan_.processes && !plan_.roles.delays.empty()) {
+    for (const std::string& sentence : delays_of_nobody(plan_, job_->roles())) note(sentence);
+  }
   lock_ = std::make_unique<FolderLock>(folder_);
   if (!plan_.options.resume.empty()) find_checkpoint();
   progress_.replicas = plan_.options.replicas;
@@ -95,18 +105,20 @@ void Trainer::find_start() {
   if (found_) resume();
 }
 
+void Trainer::note(const std::string& sentence) {
+  if (listener_ != nullptr) listener_->note(sentence);
+}
+
 /// What the run goes on from; nothing, if it ended before its first checkpoint: then it begins again.
 void Trainer::find_checkpoint() {
   std::vector<std::string> rejected;
   found_ = CheckpointFolder(folder_ / "checkpoint").newest(&rejected);
-  const auto note = [&](const std::string& sentence) {
-    if (listener_ != nullptr) listener_->note(sentence);
-  };
   if (!found_ && !rejected.empty()) {
     throw DataError(
         fmt::format("--resume {}: there is no complete checkpoint in it; of the newest: {}", folder_.string(), rejected.front()));
   }
   for (const std::string& reason : rejected) note("passed over a damaged checkpoint: " + reason);
+  if (rejected.empty()) check_nothing_is_lost(folder_, found_ ? &*found_ : nullptr);
   if (!found_) return note(folder_.string() + " has no checkpoint yet: the run begins at its start");
   check_same_run(*found_);
   progress_ = found_->progress;
@@ -124,6 +136,11 @@ void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
         "--resume {}: its config.toml was changed: '{}' is not what the run was trained with ({}); take that back, or "
         "start a new run with --init-from {}",
         folder_.string(), *flag, file, folder_.string()));
+  }
+  if (!found.progress.staleness.empty() && found.progress.staleness.size() != plan_.model.blocks.size()) {
+    throw DataError(fmt::format("{} has figures of {} blocks, the model {} has {}: it is damaged",
+                                (found.folder / "state.json").string(), found.progress.staleness.size(), plan_.options.model,
+                                plan_.model.blocks.size()));
   }
   if (keeps_replicas(saved) && found.progress.replicas != plan_.options.replicas) {
     throw UsageError(fmt::format(
@@ -215,6 +232,7 @@ void Trainer::run() {
       if (progress_.step >= end && test_is_due(end)) finish_part();
       if (checkpoint_is_due(end)) write_checkpoint();
     }
+    if (checkpoint_is_due(progress_.step)) write_checkpoint();  // a request to stop may come when the last one is written
     status_ = stop_requested_ ? "interrupted" : "done";
     if (recorder_) recorder_->finish(execution_->digest());
     if (recorder_ && !plan_.runtime.simulated) write_timings();
@@ -223,7 +241,14 @@ void Trainer::run() {
   } catch (const DivergedError& error) {
     status_ = "diverged";
     progress_.test.reset();  // of weights that the run has left behind
-    write_outputs();
+    try {
+      write_outputs();
+    } catch (const std::exception& lost) {  // others wait to be told all the same
+      if (listener_ != nullptr) listener_->note(error.what());
+      const Failure failure = failure_of(lost);
+      execution_->finish({failure.code, "failed", failure.sentence});
+      throw;
+    }
     execution_->finish({error.code(), status_, error.what()});
     throw;
   } catch (const std::exception& error) {
@@ -293,6 +318,7 @@ void Trainer::finish_part() {
     epochs_begun_ = plan_.epochs_until(progress_.step);
     meter_.begin_epoch();
   }
+  lock_->check();
   if (plan_.dry_run()) return;
   test();
   if (!progress_.seconds_to_target && target_reached()) {
@@ -345,6 +371,7 @@ void Trainer::write_checkpoint() {
                     "--warmup-epochs or --clip-norm",
                     progress_.step));
   }
+  lock_->check();
   progress_.meter = meter_.state(segment_ended_);
   progress_.metrics_bytes = metrics_->bytes();
   const bool over = progress_.step >= plan_.total_steps || target_reached();
@@ -361,6 +388,7 @@ void Trainer::write_checkpoint() {
 }
 
 void Trainer::write_timings() {
+  lock_->check();
   Timings timings = timings_.timings();
   timings.seconds = progress_.seconds;
   timings.steps = progress_.step;
@@ -370,6 +398,7 @@ void Trainer::write_timings() {
 }
 
 void Trainer::write_outputs() {
+  lock_->check();
   if (plan_.options.trace) {
     write_atomically(folder_ / "trace.json", trace_.chrome_json());
     write_atomically(folder_ / "transcript.txt", trace_.transcript());

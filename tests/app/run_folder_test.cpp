@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "app/background.h"
 #include "app/command.h"
 #include "rubato/core/random.h"
 #include "support/temporary_directory.h"
@@ -179,11 +180,61 @@ TEST_F(RunFolder, a_damaged_checkpoint_is_passed_over_for_the_one_before) {
   EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
   EXPECT_THAT(resumed.err, HasSubstr("passed over a damaged checkpoint"));
   EXPECT_THAT(resumed.out, HasSubstr("continuing after batch 13"));
+  std::ofstream(newest_checkpoint("a") / "state.pt", std::ios::app) << "x";
+  const Outcome evaluated = eval("a");
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  EXPECT_THAT(evaluated.err, HasSubstr("passed over a damaged checkpoint"));
+  EXPECT_EQ(rubato_command({"eval", "--checkpoint", newest_checkpoint("a")}).exit_code, 3);
   for (const auto& entry : fs::directory_iterator(folder.path() / "a/checkpoint")) {
     if (entry.is_directory()) fs::resize_file(entry.path() / "weights.pt", 10);
   }
   EXPECT_EQ(resume("a").exit_code, 3);
   EXPECT_EQ(eval("a").exit_code, 3);
+}
+
+TEST_F(RunFolder, a_finished_run_whose_checkpoints_are_gone_keeps_its_figures) {
+  train("a", {"--steps", "20", "--checkpoint-every", "10"});
+  const std::string before = summary("a");
+  fs::remove_all(newest_checkpoint("a"));
+  const Outcome older = resume("a");
+  EXPECT_EQ(older.exit_code, 3) << older.err;
+  EXPECT_THAT(older.err, HasSubstr("its newest checkpoint is of batch 13"));
+  fs::remove_all(folder.path() / "a/checkpoint");
+  const Outcome none = resume("a");
+  EXPECT_EQ(none.exit_code, 3) << none.err;
+  EXPECT_THAT(none.err, HasSubstr("came to batch 20, and there is no checkpoint"));
+  EXPECT_EQ(summary("a"), before);
+}
+
+/// Whether it is removed or another takes its name: nothing is written where the run's folder was.
+TEST_F(RunFolder, that_goes_away_ends_the_run) {
+  for (const bool replaced : {false, true}) {
+    const std::string name = replaced ? "replaced" : "removed";
+    Background running(small_run(data, run(name), {"--steps", "200000", "--checkpoint-every", "50", "--evaluate-every", "-1"}),
+                       folder.path() / (name + ".log"));
+    ASSERT_TRUE(eventually([&] { return fs::exists(run(name) + "/checkpoint/latest"); }));
+    fs::rename(run(name), run(name) + "-elsewhere");
+    if (replaced) fs::create_directory(run(name));
+    EXPECT_EQ(running.wait(std::chrono::seconds(60)), 3);
+    EXPECT_THAT(content_of(folder.path() / (name + ".log")),
+                HasSubstr(replaced ? "has been replaced by another" : "has been removed or renamed"));
+    EXPECT_EQ(fs::exists(run(name)), replaced);
+    EXPECT_TRUE(!replaced || fs::is_empty(run(name)));
+  }
+}
+
+TEST_F(RunFolder, is_no_folder_of_other_things_and_its_names_are_free) {
+  const auto refused = [&](const std::string& name, int code, const std::string& sentence) {
+    const Outcome outcome = train(name, {"--steps", "2"});
+    EXPECT_EQ(outcome.exit_code, code) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(sentence));
+  };
+  refused("data", 2, "is a folder with other things in it");
+  fs::create_directories(run("a") + "/summary.json");
+  refused("a", 3, "summary.json is a folder, where the run writes a file");
+  fs::create_directories(run("b") + "/checkpoint/latest");
+  refused("b", 3, "latest is a folder");
+  EXPECT_FALSE(fs::exists(run("b") + "/config.toml"));
 }
 
 TEST_F(RunFolder, killed_at_any_moment_leaves_a_checkpoint_that_loads) {
@@ -214,6 +265,20 @@ TEST_F(RunFolder, a_diverged_run_exits_with_4_and_keeps_the_last_good_checkpoint
   EXPECT_THAT(diverged.err, HasSubstr("training diverged"));
   EXPECT_EQ(json_value(summary("a"), "status"), "diverged");
   EXPECT_EQ(eval("a").exit_code, 0);
+}
+
+TEST_F(RunFolder, is_evaluated_whatever_its_gradients_were) {
+  const Outcome trained = train("a", {"--steps", "4", "--schedule", "hogwild", "--probe-bias", "2", "--staleness-scaling",
+                                      "inverse", "--stale-weights", "live"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_EQ(eval("a").exit_code, 0) << eval("a").err;
+}
+
+TEST_F(RunFolder, of_a_delay_of_nobody_is_told) {
+  const Outcome outcome = train("a", {"--steps", "2", "--inject-delay", "zzz-9:1", "--inject-delay", "worker-0:1"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("--inject-delay zzz-9:1 delays nobody: the roles of this run are worker-0"));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
 }
 
 TEST_F(RunFolder, a_second_signal_ends_at_once) {

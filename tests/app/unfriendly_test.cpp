@@ -197,7 +197,7 @@ TEST_F(Unfriendly, no_working_folder) {
 TEST_F(Unfriendly, no_memory) {
   const Conditions conditions{.memory_limit = std::int64_t{16} << 30};
   const auto wide = [&](const std::string& command) {
-    return Words{command, "--data", "mnist", "--data-dir", data, "--model", "mlp", "--width", "100000000"};
+    return Words{command, "--data", "mnist", "--data-dir", data, "--model", "mlp", "--width", "65536"};
   };
   for (const Words& words : {with(wide("train"), "--run-dir", path("new")), with(wide("simulate"), "--run-dir", path("new")),
                              wide("profile"), with(wide("eval"), "--checkpoint", path("good"))}) {
@@ -207,6 +207,14 @@ TEST_F(Unfriendly, no_memory) {
     EXPECT_THAT(outcome.err, HasSubstr("out of memory"));
     EXPECT_THAT(outcome.err, HasSubstr("were asked for at once"));
   }
+}
+
+TEST_F(Unfriendly, replicas_that_no_machine_has_room_for) {
+  const Outcome outcome = rubato_command(train("new", {"--width", "4096", "--coupling", "easgd", "--replicas", "8000"}));
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("out of memory: weights and gradients of 8000 replicas take"));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  EXPECT_FALSE(fs::exists(path("new")));
 }
 
 /// Whichever thread is the first that the system does not give: nothing waits for it, and no library has the last word.

@@ -30,7 +30,7 @@ TEST(Usage, wrong_flags_get_one_sentence_with_the_way_out_and_exit_code_2) {
       {{"train", "--momentum", "1.5"}, "between 0 and 1"},
       {{"train", "--replicas", "2"}, "never meet"},
       {{"train", "--schedule", "pd-asgd", "--stale-weights", "replayed"}, "use stashed or live"},
-      {{"train", "--stale-weights", "live", "--precision", "bf16"}, "use fp32 or stashed"},
+      {{"train", "--schedule", "hogwild", "--stale-weights", "live", "--precision", "bf16"}, "use fp32 or stashed"},
       {{"train", "--schedule", "features-replay", "--stale-weights", "live"}, "use --schedule ddg"},
       {{"train", "--schedule", "fdg", "--gradient-shrinking", "0", "--cuts", "2"}, "only the last stage would learn"},
       {{"train", "--schedule", "ddg", "--stages", "9"}, "5 blocks"},
@@ -54,6 +54,32 @@ TEST(Usage, wrong_flags_get_one_sentence_with_the_way_out_and_exit_code_2) {
       {{"launch", "-n", "2", "--", "train", "--coupling", "easgd", "--stages", "2"}, "--stages is for"},
       {{"launch", "-n", "3", "--", "train", "--schedule", "ddg", "--stages", "2"}, "--stages 2 on 3 processes"},
       {{"launch", "-n", "2", "--", "train", "--coupling", "admm", "--when-worker-dies", "continue"}, "use wait or stop"},
+      {{"train", "--lr", "1e400"}, "1e400 is too large for a number"},
+      {{"train", "--lr", "1e-400"}, "1e-400 is too close to 0 for a number"},
+      {{"train", "--lr", "0.05", "--lr", "0,05"}, "--lr: '0,05' is not a number"},
+      {{"train", "--lr", ""}, "--lr: an empty value is no number"},
+      {{"train", "--lr", "1e39"}, "--lr 1e+39 must be a number of 32 bits"},
+      {{"train", "--weight-decay", "1e300"}, "--weight-decay 1e+300 must be a number of 32 bits"},
+      {{"train", "--config", ""}, "--config: an empty name"},
+      {{"train", "--seed", "-1"}, "--seed: -1 must be a whole number from 0"},
+      {{"train", "--width", "-3"}, "--width -3 must be a whole number between 0 and 65536"},
+      {{"train", "--width", "99999999"}, "--width 99999999 must be"},
+      {{"train", "--evaluate-every", "9223372036854775808"}, "--evaluate-every: 9223372036854775808 must be a whole number from"},
+      {{"train", "--schedule", "pd-asgd", "--forward-threads", "9999999999999999999"},
+       "--forward-threads: 9999999999999999999 must"},
+      {{"train", "--threads-per-role", "100000"}, "--threads-per-role 100000 must be a whole number between 1 and 1024"},
+      {{"train", "--coupling", "easgd", "--replicas", "100000"}, "100000 replicas with 1 threads each"},
+      {{"train", "--schedule", "pd-asgd", "--forward-threads", "1000000"}, "1 replicas with 1000002 threads each"},
+      {{"train", "--schedule", "gpipe", "--stages", "2", "--batch-size", "20", "--micro-batches", "21"},
+       "--micro-batches 21 of batches of 20"},
+      {{"train", "--inject-delay", "worker-0:nan"}, "milliseconds from 0 to 1e9"},
+      {{"train", "--inject-delay", "worker-0:1e300"}, "milliseconds from 0 to 1e9"},
+      {{"train", "--inject-delay", "worker-0:0-inf"}, "milliseconds from 0 to 1e9"},
+      {{"train", "--stale-weights", "live"}, "no weights of --schedule serial are stale"},
+      {{"train", "--probe-bias", "5"}, "no gradient of --schedule serial is stale"},
+      {{"status", "nowhere", "--watch", "0"}, "--watch: '0' must be a number from 0.1 to 86400"},
+      {{"compare", "nowhere", "--jobs", "0"}, "--jobs: '0' must be a number from 1 to 1024"},
+      {{"simulate", "--cores", "x"}, "--cores: 'x' is not a number"},
       {{}, "subcommand"},
   };
   for (const Wrong& wrong : cases) {
@@ -76,9 +102,34 @@ TEST(Usage, wrong_configuration_files_are_answered_with_file_and_line) {
   EXPECT_THAT(answer("epochs = 1\nschedulee = \"ddg\"\n"), HasSubstr("run.toml:2:1: unknown key 'schedulee'"));
   EXPECT_THAT(answer("epochs = \"1\"\n"), HasSubstr("run.toml:1:"));
   EXPECT_THAT(answer("epochs = \n"), HasSubstr("not TOML"));
+  std::string key = "a";
+  for (int i = 0; i < 100'000; ++i) key += ".a";
+  EXPECT_THAT(answer("\n" + key + "=1\n"), HasSubstr("run.toml:2: a key of more than 32 parts"));
+  EXPECT_THAT(answer("x = " + std::string(200'000, '[')), HasSubstr("not TOML"));
+  const Outcome endless = rubato_command({"train", "--config", "/dev/zero"});
+  EXPECT_EQ(endless.exit_code, 3);
+  EXPECT_THAT(endless.err, HasSubstr("/dev/zero: it is longer than 4 MiB"));
   const Outcome missing = rubato_command({"train", "--config", "/nowhere.toml"});
   EXPECT_EQ(missing.exit_code, 3);
   EXPECT_THAT(missing.err, HasSubstr("cannot read /nowhere.toml"));
+}
+
+TEST(Usage, comparisons_are_refused_before_their_first_run) {
+  const TemporaryDirectory folder;
+  const auto answer = [&](const std::string& text) {
+    const auto file = folder.path() / "e.toml";
+    std::ofstream(file) << text;
+    const Outcome outcome = rubato_command({"compare", file, "-o", folder.path() / "out"});
+    EXPECT_EQ(outcome.exit_code, 2) << text;
+    EXPECT_FALSE(std::filesystem::exists(folder.path() / "out"));
+    return outcome.err;
+  };
+  const std::string method = "[[method]]\nname = \"a\"\n";
+  EXPECT_THAT(answer("[vary]\nlr = [0.001]\n[options]\nmomentum = \"{lr}\"\n" + method), HasSubstr("'lr' in [vary] is a flag"));
+  EXPECT_THAT(answer("[vary]\nlr = [0.001]\n" + method), HasSubstr("'lr' in [vary]"));
+  EXPECT_THAT(answer("[options]\nmoddel = \"mlp\"\n" + method), HasSubstr("did you mean '--model'?"));
+  EXPECT_THAT(answer("[options]\nlr = \"x\"\n" + method), HasSubstr("the run a-seed=1: --lr: 'x' is not a number"));
+  EXPECT_THAT(answer("seeds = [-1]\n" + method), HasSubstr("--seed: -1 must be a whole number"));
 }
 
 TEST(Usage, help_teaches_and_lists_name_everything) {

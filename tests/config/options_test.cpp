@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <map>
 #include <set>
 
@@ -63,10 +64,42 @@ TEST(TrainOptions, tell_file_line_and_the_nearest_key) {
 TEST(TrainOptions, name_value_and_range_of_what_is_out_of_range) {
   TrainOptions options;
   options.batch_size = 0;
-  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--batch-size 0 must be a finite number of at least 1"));
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--batch-size 0 must be a whole number between 1 and 16777216"));
   options = {};
   options.lr = -0.1;
   EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--lr -0.1"));
+  options = {};
+  options.period = -3;
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--period -3 must be a whole number of at least 1"));
+}
+
+/// What tensors of 32 bits hold.
+TEST(TrainOptions, that_are_numbers_fit_those_of_tensors) {
+  TrainOptions options;
+  for (double TrainOptions::*field : {&TrainOptions::clip_norm, &TrainOptions::clip_value, &TrainOptions::warmup_epochs}) {
+    options = {};
+    options.*field = 1e39;
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("1e+39 must be a number of 32 bits"));
+  }
+  for (std::optional<double> TrainOptions::*field :
+       {&TrainOptions::lr, &TrainOptions::weight_decay, &TrainOptions::target_loss}) {
+    options = {};
+    options.*field = 1e300;
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("1e+300 must be a number of 32 bits"));
+  }
+  options = {};
+  options.coupling = "admm";
+  options.values = {{"penalty", 1e39}};
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--penalty 1e+39 must be"));
+}
+
+TEST(TrainOptions, of_sizes_have_an_end) {
+  for (int TrainOptions::*field : {&TrainOptions::width, &TrainOptions::replicas, &TrainOptions::stages, &TrainOptions::prefetch,
+                                   &TrainOptions::threads_per_role, &TrainOptions::sequence_length, &TrainOptions::batch_size}) {
+    TrainOptions options;
+    options.*field = std::numeric_limits<int>::max();
+    EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("2147483647 must be"));
+  }
 }
 
 TEST(TrainOptions, refuse_combinations_that_cannot_work_in_one_sentence) {
@@ -127,13 +160,19 @@ TEST(TrainOptions, refuse_what_nothing_reads) {
     EXPECT_EQ(refused > 0, differ) << kind.name;
   }
   TrainOptions options;
+  options.stale_weights = "live";
+  options.probe_bias = 5;
   for (const auto& [option, part] :
        std::map<std::string, std::string>{{"sequence-length", "for --data text"},
                                           {"lr-step-factor", "for --lr-schedule step"},
                                           {"staleness-scaling", "no gradient of --schedule serial"},
+                                          {"stale-weights", "no weights of --schedule serial"},
+                                          {"probe-bias", "no gradient of --schedule serial"},
                                           {"averaging-rate", "for --averaging moving, not for none"}}) {
     EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr(part)) << option;
   }
+  EXPECT_THAT(message_of([&] { resolve(options); }), HasSubstr("--stale-weights: no weights"));
+  options = {};
   options.data = "text";
   for (const char* option : {"augment", "memory-format"}) {
     EXPECT_THAT(message_of([&] { check_is_read(options, option); }), HasSubstr("or cifar100, not for text: leave it out"))
@@ -281,6 +320,14 @@ TEST(TrainOptions, of_another_entry_are_forgotten) {
   EXPECT_FALSE(with_schedule(options, "ddg").values.has("workers"));
   EXPECT_TRUE(with_schedule(options, "ddg").values.has("beta"));
   EXPECT_FALSE(with_coupling(options, "easgd").values.has("beta")) << "it may be what another coupling worked out";
+  options.probe_bias = 5;
+  options.staleness_scaling = "inverse";
+  EXPECT_EQ(with_schedule(options, "ddg").probe_bias, 5);
+  EXPECT_EQ(with_schedule(options, "serial").probe_bias, 0);
+  EXPECT_EQ(with_schedule(options, "serial").staleness_scaling, "none");
+  options.coupling = "downpour";
+  EXPECT_EQ(with_schedule(options, "serial").staleness_scaling, "inverse");
+  EXPECT_EQ(with_coupling(with_schedule(options, "serial"), "none").staleness_scaling, "none");
 }
 
 }  // namespace config_options_test

@@ -104,6 +104,16 @@ TEST(Profile, survives_json_and_refuses_what_is_not_one) {
   EXPECT_EQ(read.blocks[0].seconds.update, 0.5);
   EXPECT_THROW(profile_from_json("{", "p.json"), DataError);
   EXPECT_THROW(profile_from_json("{\"blocks\": [{\"name\": \"a\"}]}", "p.json"), DataError);
+  for (const std::string& text : {std::string("[]"), std::string("{\"blocks\": [[]]}"), std::string("{\"blocks\": 3}"),
+                                  std::string("{\n\"a"), std::string(1'000'000, '['), std::string("{\"x\": 1e999}")}) {
+    try {
+      profile_from_json(text, "p.json");
+      ADD_FAILURE() << text.substr(0, 20);
+    } catch (const DataError& error) {
+      EXPECT_EQ(std::string(error.what()).find("exception"), std::string::npos) << error.what();
+      EXPECT_EQ(std::string(error.what()).find("value()"), std::string::npos) << error.what();
+    }
+  }
   profile.blocks[0].seconds.forward = -1;
   EXPECT_THROW(profile_from_json(to_json(profile), "p.json"), DataError);
 }

@@ -258,6 +258,8 @@ TEST_F(Resume, a_run_without_a_checkpoint_begins_again) {
   TrainOptions o = options("serial", "none", "run");
   train(o);
   fs::remove_all(run("run") / "checkpoint");
+  EXPECT_THROW(Trainer(make_plan(resumed("run")), nullptr), DataError);  // its figures would be lost
+  fs::remove(run("run") / "summary.json");
   StopAtFirstTest notes;
   Trainer trainer(make_plan(resumed("run")), &notes);
   trainer.run();

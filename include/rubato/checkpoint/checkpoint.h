@@ -43,7 +43,7 @@ class Restorable {
 ///   state.pt         weights, versions, optimizers, passes in flight and couplings, for `--resume`,
 ///   config.toml      the resolved options,
 ///   vocabulary.json  text: the character of each token,
-///   state.json       progress, and size and SHA-256 of the other files.
+///   state.json       progress, size and SHA-256 of the other files, and the SHA-256 of all that it says itself.
 /// It is written beside the others and renamed into place, so that there is always a complete one.
 class CheckpointFolder {
  public:
@@ -80,7 +80,8 @@ std::string weights_file(const WeightStore& store);
 
 /// `path`: a run folder, a checkpoint folder, one checkpoint, or a .pt file with a dictionary of tensors by name (written here or
 /// by Python's `torch.save(model.state_dict(), path)`). Returns the file with the weights. DataError if there is none.
-std::filesystem::path find_weights(const std::filesystem::path& path);
+/// `rejected`: as with CheckpointFolder::newest.
+std::filesystem::path find_weights(const std::filesystem::path& path, std::vector<std::string>* rejected = nullptr);
 
 /// Copies the weights in `file` into the prototypes of `model`. DataError naming the first tensor that is missing or of another
 /// shape.

@@ -54,7 +54,12 @@ struct Experiment {
   std::vector<Picture> pictures;
 };
 
-/// UsageError with line and column for what is wrong in `file`. `full`: with what its [full] section puts in place.
+/// UsageError, beginning with `file`, for names that nothing has, values that nothing reads, formulas that cannot be read, and
+/// two runs that would share a folder. What figures there are, the runs must tell.
+void check(const Experiment& experiment, const std::string& file);
+
+/// UsageError with line and column for what is wrong in `file`; what it says has been checked. `full`: with what its [full]
+/// section puts in place.
 Experiment load_experiment(const std::filesystem::path& file, bool full = false);
 
 /// One run of an experiment.

@@ -21,6 +21,9 @@ struct RunnerOptions {
 /// result. Throws DataError, with the last line that it printed, when one fails otherwise; Interrupted when one was interrupted.
 void run_trials(const std::string& command, const std::vector<Trial>& trials, const RunnerOptions& options);
 
+/// The words after `rubato` that start `trial` in the folder `run`.
+std::vector<std::string> arguments_of(const std::string& command, const Trial& trial, const std::filesystem::path& run);
+
 struct Interrupted {};
 
 /// Where the result of a trial lies.

@@ -28,15 +28,15 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"data-dir", group, "folder (text: folder or file) of the data; empty: the data set's usual place", -inf, inf,
                    false},
         o.data_dir);
-  visit(OptionInfo{"sequence-length", group, "text: characters per sample", 1}, o.sequence_length);
+  visit(OptionInfo{"sequence-length", group, "text: characters per sample", 1, 1e6}, o.sequence_length);
   visit(OptionInfo{"augment", group, "images: random horizontal flip and crop, the same for the same seed"}, o.augment);
   visit(OptionInfo{"no-shuffle", group, "take the samples in the order of the file"}, o.no_shuffle);
-  visit(OptionInfo{"batch-size", group, "samples per batch", 1}, o.batch_size);
-  visit(OptionInfo{"prefetch", group, "batches prepared ahead by a thread of their own; 0: none", 0, inf, false}, o.prefetch);
+  visit(OptionInfo{"batch-size", group, "samples per batch", 1, 1 << 24}, o.batch_size);
+  visit(OptionInfo{"prefetch", group, "batches prepared ahead by a thread of their own; 0: none", 0, 1e5, false}, o.prefetch);
 
   group = "Model";
   visit(OptionInfo{"model", group, "name from `rubato list models`"}, o.model);
-  visit(OptionInfo{"width", group, "base width of the model; 0: its own", 0}, o.width);
+  visit(OptionInfo{"width", group, "base width of the model; 0: its own", 0, 1 << 16}, o.width);
   visit(OptionInfo{"dropout", group, "dropout probability, where the model has dropout", 0, 1}, o.dropout);
   visit(OptionInfo{"init-from", group, "weights to start from: a run, a checkpoint, or a .pt file written by Python", -inf, inf,
                    false},
@@ -47,7 +47,7 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"stages", group,
                    "staged schedules (ddg, features-replay, fdg, dni, gpipe, 1f1b): number of stages K; 0: one for each process "
                    "of a job without coupling, else 2",
-                   0},
+                   0, 4096},
         o.stages);
   visit(OptionInfo{"cuts", group, "first block of each further stage, for example 2,4; auto: balanced by a profile"}, o.cuts);
   visit(OptionInfo{"publish", group, "when backward updates weights: block (each as it is ready) or model (all at the end)"},
@@ -59,7 +59,7 @@ void visit_options(Options&& o, Visitor&& visit) {
 
   group = "Replicas";
   visit(OptionInfo{"coupling", group, "how replicas stay together; see `rubato list couplings`"}, o.coupling);
-  visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0, inf, true, true}, o.replicas);
+  visit(OptionInfo{"replicas", group, "number of replicas; 0: 1 without coupling, else 2", 0, 1 << 20, true, true}, o.replicas);
   visit(OptionInfo{"period", group, "steps of a replica between two exchanges; default by coupling", 1}, o.period);
   visit(OptionInfo{"sampling", group,
                    "whole: each replica samples all of the data; shard: they share each epoch; auto: by coupling"},
@@ -86,8 +86,8 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"clip-value", group, "largest absolute value in a gradient; 0: no clipping", 0}, o.clip_value);
 
   group = "Run";
-  visit(OptionInfo{"epochs", group, "passes over the training data, all replicas together", 0, inf, false}, o.epochs);
-  visit(OptionInfo{"steps", group, "batches of each replica, instead of --epochs; 0: only write the initial weights", 0, inf,
+  visit(OptionInfo{"epochs", group, "passes over the training data, all replicas together", 0, 1e9, false}, o.epochs);
+  visit(OptionInfo{"steps", group, "batches of each replica, instead of --epochs; 0: only write the initial weights", 0, 1e12,
                    false},
         o.steps);
   visit(
@@ -106,7 +106,7 @@ void visit_options(Options&& o, Visitor&& visit) {
   visit(OptionInfo{"precision", group, "fp32, or bf16 (autocast in forward; weights stay fp32)"}, o.precision);
   visit(OptionInfo{"memory-format", group, "of image activations: contiguous or channels-last"}, o.memory_format);
   visit(OptionInfo{"device", group, "cpu, cuda, cuda:N"}, o.device);
-  visit(OptionInfo{"threads-per-role", group, "intra-op threads of each role", 1, inf, false}, o.threads_per_role);
+  visit(OptionInfo{"threads-per-role", group, "intra-op threads of each role", 1, 1024, false}, o.threads_per_role);
   visit(OptionInfo{"inject-delay", group, "ROLE:MS or ROLE:LOW-HIGH, wait before each computation of a role; repeatable", -inf,
                    inf, false},
         o.inject_delay);

@@ -71,6 +71,7 @@ class Trainer {
   std::string summary() const;
 
  private:
+  void note(const std::string& sentence);
   void name_folder();
   void find_start();
   void find_checkpoint();
