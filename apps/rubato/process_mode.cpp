@@ -25,7 +25,7 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr int most_coordinators = 10;
-constexpr auto time_to_say_so = 2s;
+constexpr auto time_to_say_so = 2s, longest_farewell = 10s;
 
 bool is_loopback(const std::string& address) {
   return address == "localhost" || address.rfind("127.", 0) == 0;
@@ -151,11 +151,13 @@ CoordinatorBeside::CoordinatorBeside() {
   keeper_ = std::jthread([this, pid = start_coordinator(0)]() mutable {
     for (int incarnation = 1;; ++incarnation) {
       int status = 0;
-      if (waitpid(pid, &status, 0) < 0 || WIFEXITED(status) || incarnation > most_coordinators) {
-        const std::lock_guard lock(mutex_);
+      const bool ended = waitpid(pid, &status, 0) < 0 || WIFEXITED(status);
+      std::unique_lock lock(mutex_);
+      if (ended || over_ || incarnation > most_coordinators) {
         ended_ = WIFEXITED(status) ? static_cast<ExitCode>(WEXITSTATUS(status)) : ExitCode::data;
         return changed_.notify_all();
       }
+      lock.unlock();
       std::this_thread::sleep_for(200ms);
       pid = start_coordinator(incarnation);
     }
@@ -168,11 +170,17 @@ void CoordinatorBeside::tell(std::function<void(ExitCode)> told) {
     while (!stop.stop_requested()) {
       if (!changed_.wait_for(lock, 100ms, [this] { return ended_.has_value(); })) continue;
       const ExitCode code = *ended_;
-      lock.unlock();
-      std::this_thread::sleep_for(time_to_say_so);
-      return told(code);
+      changed_.wait_for(lock, stop, time_to_say_so, [] { return false; });
+      if (!stop.stop_requested()) told(code);
+      return;
     }
   });
+}
+
+void CoordinatorBeside::await_end() {
+  std::unique_lock lock(mutex_);
+  over_ = true;
+  changed_.wait_for(lock, longest_farewell, [this] { return ended_.has_value(); });
 }
 
 CoordinatorBeside::~CoordinatorBeside() = default;

@@ -26,13 +26,19 @@ class CoordinatorBeside {
   CoordinatorBeside();
   /// `told`: its exit code, on another thread, once it has ended and had time to say so itself. At most once.
   void tell(std::function<void(ExitCode)> told);
+  /// Who was to be told is no more.
+  void tell_nobody() { teller_ = {}; }
+  /// Until it has ended, at most as long as its farewell takes: another job may be started at its port then. It is not started
+  /// again.
+  void await_end();
   /// Waits for it to end.
   ~CoordinatorBeside();
 
  private:
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable_any changed_;
   std::optional<ExitCode> ended_;  ///< guarded by mutex_
+  bool over_ = false;              ///< guarded by mutex_
   std::jthread keeper_, teller_;
 };
 

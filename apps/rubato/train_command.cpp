@@ -1,8 +1,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <csignal>
+#include <chrono>
 #include <memory>
 
 #include "commands.h"
@@ -14,6 +13,7 @@
 #include "rubato/io/files.h"
 #include "rubato/job/what_if.h"
 #include "rubato/train/trainer.h"
+#include "stop_signals.h"
 
 namespace rubato::app {
 namespace {
@@ -24,28 +24,31 @@ void say(std::FILE* stream, const std::string& text) {
   std::fflush(stream);
 }
 
-std::atomic<Trainer*> running{nullptr};
+using namespace std::chrono_literals;
+
+// Longer in a job: each of its processes may be signalled, and the launcher passes on what comes to it.
+constexpr std::chrono::milliseconds one_wish = 250ms, one_wish_for_a_job = 2s;
 
 /// First SIGINT or SIGTERM: end soon, with a checkpoint. Second: at once.
-void on_signal(int) {
-  Trainer* trainer = running;
-  if (trainer == nullptr || trainer->stopped()) _exit(static_cast<int>(ExitCode::interrupted));
-  trainer->request_stop();
-}
-
-/// Signals go to `trainer` while this lives.
-class SignalScope {
+class StopsTrainer final : public SignalFollower {
  public:
-  explicit SignalScope(Trainer& trainer) {
-    running = &trainer;
-    std::signal(SIGINT, on_signal);
-    std::signal(SIGTERM, on_signal);
-  }
-  ~SignalScope() {
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
-    running = nullptr;
-  }
+  explicit StopsTrainer(Trainer& trainer) : trainer_(trainer) {}
+  void stop() override { trainer_.request_stop(); }
+  void job_has_ended(int) override {}
+
+ private:
+  Trainer& trainer_;
+};
+
+/// First SIGINT or SIGTERM: the whole job ends, with a checkpoint. Second: this process, at once.
+class StopsWorker final : public SignalFollower {
+ public:
+  explicit StopsWorker(Worker& worker) : worker_(worker) {}
+  void stop() override { worker_.request_stop(); }
+  void job_has_ended(int code) override { worker_.coordinator_has_ended(static_cast<ExitCode>(code)); }
+
+ private:
+  Worker& worker_;
 };
 
 class Printer final : public TrainListener {
@@ -89,14 +92,21 @@ void print_what_if(const WhatIf& what_if) {
                           what_if.recorded_steps, what_if.recorded_seconds, what_if.predicted_seconds, 100 * what_if.error()));
 }
 
-int run(Plan plan) {
+int run(Plan plan, StopSignals* of_job = nullptr) {
   const bool talk = !plan.options.quiet && !plan.options.json, json = plan.options.json;
   Printer printer(talk, plan.runtime.simulated);
   Trainer trainer(std::move(plan), &printer);
+  StopsTrainer stops(trainer);
   if (talk) print_start(trainer);
   if (talk && trainer.plan().what_if) print_what_if(*trainer.plan().what_if);
   {
-    const SignalScope signals(trainer);
+    std::optional<StopSignals> own;
+    StopSignals& signals = of_job != nullptr ? *of_job : own.emplace(one_wish);
+    signals.follow(&stops);
+    const struct Unfollowed {
+      StopSignals& signals;
+      ~Unfollowed() { signals.follow(nullptr); }
+    } unfollowed{signals};
     const ProgressLine line(trainer, talk);
     trainer.run();
   }
@@ -115,30 +125,22 @@ struct Arguments {
   std::string config_file, from;
 };
 
-std::atomic<Worker*> working{nullptr};
-
-/// First SIGINT or SIGTERM: the whole job ends, with a checkpoint. Second: this process, at once.
-void on_worker_signal(int) {
-  Worker* worker = working;
-  if (worker == nullptr || worker->stop_requested()) _exit(static_cast<int>(ExitCode::interrupted));
-  worker->request_stop();
-}
-
-int work(Plan plan, bool alone, std::optional<CoordinatorBeside>& coordinator) {
+int work(Plan plan, bool alone, StopSignals& signals, std::optional<CoordinatorBeside>& coordinator) {
   Worker worker(std::move(plan), [](const std::string& sentence) { say(stderr, fmt::format("rubato: {}\n", sentence)); });
-  working = &worker;
+  StopsWorker stops(worker);
   const struct Forgotten {
-    ~Forgotten() { working = nullptr; }
-  } forgotten;
-  if (coordinator) {
-    coordinator->tell([](ExitCode code) {
-      if (Worker* here = working) here->coordinator_has_ended(code);
-    });
-  }
-  std::signal(SIGINT, on_worker_signal);
-  std::signal(SIGTERM, on_worker_signal);
+    StopSignals& signals;
+    std::optional<CoordinatorBeside>& coordinator;
+    ~Forgotten() {
+      signals.follow(nullptr);
+      if (coordinator) coordinator->tell_nobody();
+    }
+  } forgotten{signals, coordinator};
+  if (coordinator) coordinator->tell([&worker](ExitCode code) { worker.coordinator_has_ended(code); });
+  signals.follow(&stops);
   const JobEnd end = worker.run();
   if (alone && !end.why.empty()) say(stderr, fmt::format("rubato: the job has ended: {}\n", end.why));
+  if (coordinator) coordinator->await_end();
   std::fflush(nullptr);
   _exit(static_cast<int>(end.code));  // connections of dead members may never end
 }
@@ -162,13 +164,16 @@ void resume_with(TrainOptions& options, int world) {
 }
 
 int train_in_processes(TrainOptions options, const ProcessPlace& place) {
+  StopSignals signals(one_wish_for_a_job);
   std::optional<CoordinatorBeside> coordinator;
   if (place.rank == 0 && place.starter != "rubato") coordinator.emplace();
   const ProcessChoice choice = choice_of(place);
   resume_with(options, choice.world);
-  if (!choice.is_coordinator()) return work(make_plan(options, {}, choice), place.starter != "rubato", coordinator);
+  if (!choice.is_coordinator()) {
+    return work(make_plan(options, {}, choice), place.starter != "rubato", signals, coordinator);
+  }
   resume_after_death(options, choice);
-  const int code = run(make_plan(options, {}, choice));
+  const int code = run(make_plan(options, {}, choice), &signals);
   std::fflush(nullptr);
   _exit(code);
 }

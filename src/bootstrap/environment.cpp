@@ -49,6 +49,7 @@ bool is_coordinator(const Environment& environment) {
 ProcessPlace counted(const Environment& environment, const std::string& rank, const std::string& world,
                      const std::string& local_rank, const std::string& starter) {
   ProcessPlace place;
+  number(environment, rank, is_coordinator(environment) ? -1 : 0);  // a word for a number is wrong before others are missing
   place.world = needed(environment, world, 1, most, starter);
   place.rank = is_coordinator(environment) ? -1 : needed(environment, rank, 0, place.world - 1, starter);
   place.local_rank = number(environment, local_rank, 0).value_or(0);

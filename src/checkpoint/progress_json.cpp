@@ -40,7 +40,7 @@ void visit_numbers(AnyProgress&& progress, Visitor&& visit) {
   visit("loss", meter.now.loss, any, -any);
   visit("mean_epoch_loss", meter.now.epoch_loss, any, -any);
   visit("seconds_to_loss", meter.now.seconds_to_loss, 0, most);
-  visit("target_loss", meter.now.target_loss, lowest, most);
+  visit("target_loss", meter.now.target_loss, any, -any);
   visit("clock", meter.clock, any, most);
   visit("window_loss", meter.window_loss, any, -any);
   visit("window_begin", meter.window_begin, any, most);

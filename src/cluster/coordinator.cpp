@@ -86,8 +86,11 @@ Coordinator::Coordinator(const Plan& plan, Job& job, StepMeter& meter, std::func
   transport_ = std::make_unique<Transport>(transport_options(plan, *plan.processes), *this);
   attach(*transport_, *runtime_);
   set_term(machine_.term());
-  if (plan.options.metrics.empty()) return;
-  const auto [address, port] = address_and_port(plan.options.metrics);
+}
+
+void Coordinator::serve_metrics() {
+  if (plan_.options.metrics.empty()) return;
+  const auto [address, port] = address_and_port(plan_.options.metrics);
   page_ = std::make_unique<MetricsPage>(address, port, [this] {
     const std::lock_guard lock(mutex_);
     return prometheus_text(status());
@@ -122,7 +125,10 @@ std::int64_t Coordinator::run(std::int64_t begin, std::int64_t end) {
     lock.lock();
     machine_.task_done(now());
     act();
-    if (const auto* ended = std::get_if<ms::SegmentEnded>(&task)) return ended->position;
+    if (const auto* ended = std::get_if<ms::SegmentEnded>(&task)) {
+      stop_asked_ = ended->stopped;
+      return ended->position;
+    }
     if (const auto* failed = std::get_if<ms::GroupFailed>(&task)) {
       const auto code = static_cast<ExitCode>(failed->code);
       if (code == ExitCode::diverged) throw DivergedError(failed->sentence);
@@ -490,6 +496,12 @@ std::string Coordinator::admit(const Greeting& greeting) {
   return refused;
 }
 
+void Coordinator::refused(int rank, const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  machine_.turned_away(rank, reason);
+  act();
+}
+
 void Coordinator::silent(int peer, bool is_silent) {
   const std::lock_guard lock(mutex_);
   machine_.silent(peer, is_silent, now());
@@ -625,7 +637,15 @@ void Coordinator::write_status() {
 
 std::unique_ptr<Execution> make_coordinator(const Plan& plan, Job& job, StepMeter& meter,
                                             std::function<void(const std::string&)> note) {
-  return std::make_unique<Coordinator>(plan, job, meter, std::move(note));
+  auto coordinator = std::make_unique<Coordinator>(plan, job, meter, std::move(note));
+  try {
+    coordinator->serve_metrics();
+  } catch (...) {
+    const auto [code, sentence] = failure_of(std::current_exception());
+    coordinator->refuse({code, "refused", sentence});  // workers wait to be told
+    throw;
+  }
+  return coordinator;
 }
 
 }  // namespace rubato

@@ -28,10 +28,13 @@ class MetricsPage;
 class Coordinator final : public Execution, public ProcessLink {
  public:
   Coordinator(const Plan& plan, Job& job, StepMeter& meter, std::function<void(const std::string&)> note);
+  /// Opens the metrics page, if one is wanted. UsageError, DataError.
+  void serve_metrics();
   ~Coordinator() override;
 
   std::int64_t run(std::int64_t begin, std::int64_t end) override;
   void stop() override { stop_wanted_ = true; }
+  bool stop_was_asked() const override { return stop_asked_; }
   double now() const override { return runtime_->now(); }
   const char* kind() const override { return "processes"; }
   StalenessCount staleness(int block) const override;
@@ -49,6 +52,7 @@ class Coordinator final : public Execution, public ProcessLink {
   // TransportListener, on the transport's thread
   void arrived(int peer, Frame frame) override;
   std::string admit(const Greeting& greeting) override;
+  void refused(int rank, const std::string& reason) override;
   void welcomed(const Greeting&) override {}
   void turned_away(const std::string&) override {}
   void silent(int peer, bool is_silent) override;
@@ -94,6 +98,7 @@ class Coordinator final : public Execution, public ProcessLink {
   const membership::GroupOptions group_;
   std::unique_ptr<ProcessRuntime> runtime_;
   std::atomic<bool> stop_wanted_{false};
+  bool stop_asked_ = false;        ///< by anybody; of the trainer's thread
   Clock::time_point last_look_{};  ///< at the launcher's file; of the thread that pumps
 
   mutable std::mutex mutex_;

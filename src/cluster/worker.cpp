@@ -57,11 +57,7 @@ class Worker::Implementation final : public ProcessLink {
   JobEnd run();
   void request_stop() { stop_wanted_ = true; }
   bool stop_requested() const { return stop_wanted_; }
-  void coordinator_has_ended(ExitCode code) {
-    const std::lock_guard lock(mutex_);
-    machine_.coordinator_ended(static_cast<int>(code));
-    act();
-  }
+  void coordinator_has_ended(ExitCode code) { coordinators_code_ = static_cast<int>(code); }
 
   // Neighbours
   void listens(const std::string& channel) override;
@@ -79,6 +75,7 @@ class Worker::Implementation final : public ProcessLink {
   Packed beat() override;
 
  private:
+  void pass_time();
   void drop_what_others_hold();
   JobEnd leave(const ms::Exit& exit);
   void run_segment(const ms::Begin& begin, std::unique_lock<std::mutex>& lock);
@@ -114,6 +111,7 @@ class Worker::Implementation final : public ProcessLink {
   Collectives collectives_;
   std::unique_ptr<ProcessRuntime> runtime_;
   std::atomic<bool> stop_wanted_{false};
+  std::atomic<int> coordinators_code_{-1};  ///< once it has ended
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -167,9 +165,7 @@ JobEnd Worker::Implementation::run() {
   transport_->start();
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (stop_wanted_) machine_.stop_requested();
-    machine_.tick(seconds_now());
-    act();
+    pass_time();
     const ms::WorkerTask task = machine_.task();
     if (const auto* exit = std::get_if<ms::Exit>(&task)) {
       lock.unlock();
@@ -188,6 +184,14 @@ JobEnd Worker::Implementation::run() {
       changed_.wait_for(lock, at_rest);
     }
   }
+}
+
+/// With the lock held.
+void Worker::Implementation::pass_time() {
+  if (stop_wanted_) machine_.stop_requested();
+  if (coordinators_code_ >= 0) machine_.coordinator_ended(coordinators_code_);
+  machine_.tick(seconds_now());
+  act();
 }
 
 JobEnd Worker::Implementation::leave(const ms::Exit& exit) {
@@ -507,9 +511,7 @@ Packed Worker::Implementation::details() {
 Packed Worker::Implementation::beat() {
   Packed packed = figures().pack();
   const std::lock_guard lock(mutex_);
-  if (stop_wanted_) machine_.stop_requested();
-  machine_.tick(seconds_now());
-  act();
+  pass_time();
   pack_message(packed, machine_.status(position()));
   return packed;
 }

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -384,8 +385,21 @@ void Collectives::Implementation::clear() {
   members_ = {-1, {}};
 }
 
+namespace {
+
+/// Gloo logs each connection that fails, of which those who use it hear by an exception. TORCH_CPP_LOG_LEVEL shows it.
+void keep_logs_of_failed_sums_quiet() {
+  setenv("TORCH_CPP_LOG_LEVEL", "FATAL", 0);
+  c10::initLogging();
+}
+
+}  // namespace
+
 Collectives::Collectives(std::string address, std::shared_ptr<Rendezvous> place)
-    : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {}
+    : implementation_(std::make_unique<Implementation>(std::move(address), std::move(place))) {
+  static std::once_flag once;
+  std::call_once(once, keep_logs_of_failed_sums_quiet);
+}
 Collectives::~Collectives() = default;
 void Collectives::meet(std::int64_t version, const std::vector<std::int64_t>& members, int replica, int part) {
   implementation_->meet(version, members, replica, part);

@@ -5,6 +5,7 @@
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -14,6 +15,7 @@
 
 #include "rubato/core/error.h"
 #include "rubato/core/numbers.h"
+#include "rubato/launch/job_code.h"
 
 namespace rubato {
 namespace {
@@ -151,6 +153,16 @@ Ending Child::ending() {
 void Child::signal(int number) const {
   // The handle says whether the number still means this process.
   if (exists(handle_.number())) kill(-pid_, number);
+}
+
+void Child::tell_job_code(int code) const {
+  siginfo_t told{};
+  told.si_signo = SIGTERM;
+  told.si_code = SI_QUEUE;
+  told.si_pid = getpid();
+  told.si_uid = getuid();
+  told.si_value.sival_int = value_of_job_code(code);
+  syscall(SYS_pidfd_send_signal, handle_.number(), SIGTERM, &told, 0);
 }
 
 std::optional<long long> start_time_of(pid_t pid) {

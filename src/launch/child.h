@@ -44,6 +44,8 @@ class Child {
   Ending ending();
   /// To its process group.
   void signal(int number) const;
+  /// SIGTERM to the process, with the exit code of its job beside it.
+  void tell_job_code(int code) const;
 
   Descriptor output, errors;  ///< read ends of its streams; taken by whoever passes them on
 

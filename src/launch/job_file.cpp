@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "rubato/core/error.h"
+#include "rubato/core/numbers.h"
 #include "rubato/core/read_file.h"
 
 namespace fs = std::filesystem;
@@ -53,10 +54,15 @@ bool in_order(const std::vector<ProcessRecord>& processes) {
   return processes.size() >= 2;
 }
 
+int port_of(const std::string& endpoint) {
+  const std::optional<long long> port = whole_number(endpoint.substr(endpoint.rfind(':') + 1));
+  if (port && *port >= 1 && *port <= 65535) return static_cast<int>(*port);
+  throw std::invalid_argument("its endpoint '" + endpoint + "' does not end with a port");
+}
+
 JobRecord job_from(const Json& json) {
-  const std::string endpoint = json.at("endpoint");
   JobRecord job{.listen = json.at("listen"),
-                .port = std::stoi(endpoint.substr(endpoint.rfind(':') + 1)),
+                .port = port_of(json.at("endpoint")),
                 .launcher = json.at("launcher").at("pid"),
                 .launcher_start_time = json.at("launcher").at("start_time"),
                 .command = json.at("command").get<std::string>(),
@@ -66,6 +72,20 @@ JobRecord job_from(const Json& json) {
   for (const Json& process : json.at("processes")) job.processes.push_back(process_from(process));
   if (!in_order(job.processes)) throw std::invalid_argument("its processes are not the coordinator and workers 0, 1, ...");
   return job;
+}
+
+}  // namespace
+
+namespace {
+
+bool write_all(const Descriptor& output, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(output.number(), text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(written));  // the rest of it fails with the reason
+  }
+  return true;
 }
 
 }  // namespace
@@ -91,6 +111,10 @@ std::string to_json(const JobRecord& job) {
 JobRecord job_from_json(const std::string& text, const std::string& source) {
   try {
     return job_from(Json::parse(text));
+  } catch (const Json::parse_error&) {
+    throw DataError(source + " is not a job that `rubato launch` wrote: it is no JSON");
+  } catch (const Json::exception&) {
+    throw DataError(source + " is not a job that `rubato launch` wrote: a value that it needs is missing or of another kind");
   } catch (const std::exception& error) {
     throw DataError(fmt::format("{} is not a job that `rubato launch` wrote: {}", source, error.what()));
   }
@@ -101,8 +125,7 @@ void write_job(const fs::path& run, const JobRecord& job) {
   const std::string text = to_json(job);
   // Not synced: after a crash of the machine the processes that it names are gone too.
   const Descriptor output(open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  const bool written = output.open() && fchmod(output.number(), 0600) == 0 &&
-                       ::write(output.number(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  const bool written = output.open() && fchmod(output.number(), 0600) == 0 && write_all(output, text);
   if (!written || std::rename(draft.c_str(), file.c_str()) != 0) {
     throw DataError(fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)));
   }

@@ -72,6 +72,14 @@ SupervisorOptions supervisor_options(const LaunchOptions& options, const fs::pat
   return {.run = run, .restarts = options.restarts, .quiet = options.quiet};
 }
 
+/// When all have ended. Output that was lost is a failure.
+int code_of(Supervisor& supervisor) {
+  const int code = supervisor.run();
+  if (code != 0 || !supervisor.output_was_lost()) return code;
+  fmt::print(stderr, "rubato: what the processes have said could not all be printed: make room where the output goes\n");
+  return static_cast<int>(ExitCode::data);
+}
+
 int attach(const LaunchOptions& options) {
   const fs::path run = fs::absolute(options.attach);
   if (!options.arguments.empty()) {
@@ -79,9 +87,10 @@ int attach(const LaunchOptions& options) {
   }
   const JobRecord job = read_job(run);
   refuse_when_watched(job, run);
-  Supervisor supervisor(job, supervisor_options(options, run));
+  const Signals signals;
+  Supervisor supervisor(job, supervisor_options(options, run), signals);
   supervisor.attach();
-  return supervisor.run();
+  return code_of(supervisor);
 }
 
 }  // namespace
@@ -92,14 +101,15 @@ int launch(const LaunchOptions& options) {
   if (options.arguments.empty()) {
     throw UsageError("no command to launch: it follows --, for example rubato launch -n 2 -- train --model resnet8");
   }
+  const Signals signals;  // from here on there is something to put back
   JobRecord job = job_of(options);
   const FolderBefore before(job.arguments);
   const fs::path run = agree_on_run_folder(job.arguments);
   refuse_when_it_runs(run);
   write_new_keys(run);
-  Supervisor supervisor(job, supervisor_options(options, run));
+  Supervisor supervisor(job, supervisor_options(options, run), signals);
   supervisor.start();
-  const int code = supervisor.run();
+  const int code = code_of(supervisor);
   if (supervisor.was_refused()) before.restore(run);
   return code;
 }

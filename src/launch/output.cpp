@@ -51,7 +51,7 @@ void Output::take(const char* text, std::size_t size) {
   if (!lines.empty()) write(lines);
 }
 
-void Output::write(const std::string& text) const {
+void Output::write(const std::string& text) {
   for (std::size_t done = 0; done < text.size();) {
     const ssize_t written = ::write(target_, text.data() + done, text.size() - done);
     if (written > 0) {
@@ -60,7 +60,8 @@ void Output::write(const std::string& text) const {
       pollfd target{target_, POLLOUT, 0};
       poll(&target, 1, -1);
     } else if (errno != EINTR) {
-      return;  // nobody reads any more; the job goes on
+      lost_ = lost_ || errno != EPIPE;
+      return;  // the job goes on
     }
   }
 }

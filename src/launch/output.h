@@ -20,16 +20,19 @@ class Output {
   void pass_on();
   /// The rest, when the process has ended: what is in the pipe and a last line without an end.
   void finish();
+  /// Whether a line could not be written, to a full disk for example. Not: whoever read has gone.
+  bool lost() const { return lost_; }
 
  private:
   bool read_once();
   void take(const char* text, std::size_t size);
-  void write(const std::string& text) const;
+  void write(const std::string& text);
 
   int target_;
   std::string prefix_;
   Descriptor source_;
   std::string partial_;
+  bool lost_ = false;
 };
 
 }  // namespace rubato

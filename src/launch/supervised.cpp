@@ -1,6 +1,7 @@
 #include "launch/supervised.h"
 
 #include <algorithm>
+#include <csignal>
 
 #include "launch/hosts.h"
 
@@ -74,6 +75,11 @@ void Supervised::give_up(const Ending& ending) {
 
 void Supervised::signal(int number) const {
   if (child_) child_->signal(number);
+}
+
+void Supervised::tell_job_code(int code) const {
+  if (record_->host != this_machine) return signal(SIGTERM);
+  if (child_) child_->tell_job_code(code);
 }
 
 }  // namespace rubato

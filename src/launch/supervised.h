@@ -16,9 +16,11 @@ struct Patience {
   using Time = std::chrono::milliseconds;
   Time shortest_pause{100}, longest_pause{2000};  ///< before a process is started again
   Time short_life{1000};                          ///< one that lived less pauses twice as long each time
-  Time after_coordinator{30000};                         ///< for workers to end by themselves when the coordinator has ended, then SIGTERM
-  Time after_failed_coordinator{5000};  ///< the same where it ended with an error, of which it has told those that it knew
-  Time after_all_told{30000};    ///< for all to end after SIGTERM, then SIGKILL
+  Time one_wish{2500};  ///< signals to the launcher that come within this time count as one; longer than in its processes
+  Time after_coordinator{1000};  ///< for workers to end by themselves when the coordinator has ended; then they are told its code
+  Time after_code_told{10000};   ///< for them to end then; then SIGKILL, which ends stopped processes too
+  Time after_lost_coordinator{30000};  ///< for workers to end by themselves when a signal has ended the coordinator, then SIGTERM
+  Time after_all_told{30000};          ///< for all to end after SIGTERM, then SIGKILL
 };
 
 /// One process of the job with its restarts. `coordinator_plain`: the coordinator's lines get no prefix and the workers' output
@@ -37,6 +39,7 @@ class Supervised {
   const Child& child() const { return *child_; }
   Output& output() { return output_; }
   Output& errors() { return errors_; }
+  bool output_was_lost() const { return output_.lost() || errors_.lost(); }
 
   void start(const Command& command);
   void adopt(Child child);
@@ -51,6 +54,8 @@ class Supervised {
   /// Of a process that waits to be started again.
   void cancel() { give_up(last_); }
   void signal(int number) const;
+  /// SIGTERM, with the exit code of the job where a signal can carry it: not to another host.
+  void tell_job_code(int code) const;
 
  private:
   ProcessRecord* record_;

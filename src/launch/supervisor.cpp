@@ -20,8 +20,8 @@ struct Supervisor::Watch {
   Supervised* process = nullptr;
 };
 
-Supervisor::Supervisor(JobRecord job, SupervisorOptions options)
-    : job_(std::move(job)), options_(std::move(options)), environment_(inherited_environment()) {
+Supervisor::Supervisor(JobRecord job, SupervisorOptions options, const Signals& signals)
+    : job_(std::move(job)), options_(std::move(options)), environment_(inherited_environment()), signals_(signals) {
   job_.launcher = getpid();
   job_.launcher_start_time = start_time_of(getpid()).value_or(0);
   for (ProcessRecord& record : job_.processes) {
@@ -129,13 +129,24 @@ void Supervisor::act_on_time() {
     if (processes_[i].start_at() && *processes_[i].start_at() <= now) start_again(i);
   }
   if (terminate_at_ && *terminate_at_ <= now) {
-    terminate_at_.reset();
-    tell_all(SIGTERM);
-    kill_at_ = now + options_.patience.after_all_told;
+    end_the_rest();
   }
   if (kill_at_ && *kill_at_ <= now) {
     kill_at_.reset();
     tell_all(SIGKILL);
+  }
+}
+
+/// The coordinator has ended, and these have not.
+void Supervisor::end_the_rest() {
+  terminate_at_.reset();
+  const Ending coordinator = processes_.front().record().exited.value_or(Ending{});
+  if (coordinator.code || refused_) {
+    for (const Supervised& process : processes_) process.tell_job_code(*result_);
+    kill_at_ = LaunchClock::now() + options_.patience.after_code_told;
+  } else {
+    tell_all(SIGTERM);
+    kill_at_ = LaunchClock::now() + options_.patience.after_all_told;
   }
 }
 
@@ -163,8 +174,14 @@ void Supervisor::on_end(Supervised& process, Ending ending) {
                     process.restarts_left()));
     return;
   }
+  if (!process.coordinator() && ending.code == static_cast<int>(ExitCode::interrupted)) pass_on_wish();
   if (ending.code != 0) say(fmt::format("{} ended ({}){}", name, to_text(ending), wanted ? "; no restart is left" : ""));
   gone_for_good(process, ending);
+}
+
+/// Whoever asks one worker to stop asks the job. The worker says so itself, unless it was not ready for that.
+void Supervisor::pass_on_wish() {
+  if (signals_seen_ == 0 && !result_) processes_.front().signal(SIGTERM);
 }
 
 void Supervisor::gone_for_good(Supervised& process, const Ending& ending) {
@@ -176,7 +193,8 @@ void Supervisor::gone_for_good(Supervised& process, const Ending& ending) {
 void Supervisor::coordinator_ended(const Ending& ending) {
   result_ = ending.code.value_or(static_cast<int>(signals_seen_ > 0 ? ExitCode::interrupted : ExitCode::data));
   const ProcessRecord& coordinator = processes_.front().record();
-  const bool refuses = ending.code == static_cast<int>(ExitCode::usage) || ending.code == static_cast<int>(ExitCode::data);
+  const bool refuses = ending.code == static_cast<int>(ExitCode::usage) || ending.code == static_cast<int>(ExitCode::data) ||
+                       result_ == static_cast<int>(ExitCode::interrupted);
   refused_ = refuses && coordinator.incarnation == 0 && !was_written_by(options_.run, coordinator.pid);
   stop_restarts();
   if (signals_seen_ == 0 && !ending.code) {
@@ -184,9 +202,12 @@ void Supervisor::coordinator_ended(const Ending& ending) {
         "--resume " +
         options_.run.string());
   }
-  const bool failed = signals_seen_ == 0 && ending.code.value_or(0) != 0;
-  if (!kill_at_)
-    terminate_at_ = LaunchClock::now() + (failed ? options_.patience.after_failed_coordinator : options_.patience.after_coordinator);
+  if (kill_at_) return;
+  const Patience& patience = options_.patience;
+  const Patience::Time wait = refused_      ? Patience::Time(0)
+                              : ending.code ? patience.after_coordinator
+                                            : patience.after_lost_coordinator;
+  terminate_at_ = LaunchClock::now() + wait;
 }
 
 void Supervisor::stop_restarts() {
@@ -198,6 +219,9 @@ void Supervisor::stop_restarts() {
 }
 
 void Supervisor::on_signal() {
+  const LaunchClock::time_point now = LaunchClock::now();
+  if (signals_seen_ > 0 && now - last_signal_ < options_.patience.one_wish) return;
+  last_signal_ = now;
   ++signals_seen_;
   stop_restarts();
   if (signals_seen_ == 1 && processes_.front().runs()) {
@@ -205,7 +229,7 @@ void Supervisor::on_signal() {
   } else if (signals_seen_ <= 2) {
     terminate_at_.reset();
     tell_all(SIGTERM);
-    kill_at_ = LaunchClock::now() + options_.patience.after_all_told;
+    kill_at_ = now + options_.patience.after_all_told;
   } else {
     tell_all(SIGKILL);
   }
@@ -218,6 +242,10 @@ void Supervisor::tell_all(int number) {
 
 bool Supervisor::someone_expected() const {
   return std::any_of(processes_.begin(), processes_.end(), [](const Supervised& process) { return process.expected(); });
+}
+
+bool Supervisor::output_was_lost() const {
+  return std::any_of(processes_.begin(), processes_.end(), [](const Supervised& process) { return process.output_was_lost(); });
 }
 
 void Supervisor::save() {

@@ -17,7 +17,8 @@ struct SupervisorOptions {
 /// Watches the processes of one job until all have ended.
 class Supervisor {
  public:
-  Supervisor(JobRecord job, SupervisorOptions options);
+  /// `signals` outlives it; signals that have come already count.
+  Supervisor(JobRecord job, SupervisorOptions options, const Signals& signals);
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
@@ -27,8 +28,10 @@ class Supervisor {
   void attach();
   /// Until the last has ended. Returns the exit code of the launcher.
   int run();
-  /// Whether the coordinator has refused the job before it wrote anything.
+  /// Whether the coordinator has ended before it wrote anything: it has refused the job, or a signal came first.
   bool was_refused() const { return refused_; }
+  /// Whether something that the processes have said could not be printed.
+  bool output_was_lost() const;
 
  private:
   struct Watch;
@@ -42,6 +45,8 @@ class Supervisor {
   void start_again(std::size_t index);
   void on_end(Supervised& process, Ending ending);
   void on_signal();
+  void end_the_rest();
+  void pass_on_wish();
   void gone_for_good(Supervised& process, const Ending& ending);
   void coordinator_ended(const Ending& ending);
   void stop_restarts();
@@ -53,9 +58,10 @@ class Supervisor {
   JobRecord job_;
   SupervisorOptions options_;
   std::vector<std::string> environment_;
-  Signals signals_;
+  const Signals& signals_;
   std::vector<Supervised> processes_;  ///< of job_.processes, the coordinator first
   int signals_seen_ = 0;
+  LaunchClock::time_point last_signal_{};
   bool save_failed_ = false;
   bool refused_ = false;
   std::optional<int> result_;  ///< set when the coordinator is gone for good

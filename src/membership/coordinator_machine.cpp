@@ -209,6 +209,15 @@ void CoordinatorMachine::silent(int rank, bool is_silent, double now) {
   }
 }
 
+/// Those who wait for each other would wait for it. A job that runs is not disturbed.
+void CoordinatorMachine::turned_away(int rank, const std::string& reason) {
+  if (rank < 0 || rank >= count() || options_.policy != Policy::fixed) return;
+  const bool needed = stage_ == Stage::gathering && segment_ == 0 && options_.incarnation == 0;
+  if (needed && member(rank).state == Member::State::missing) {
+    fail(exit_usage, fmt::format("worker {} has {}", rank, reason));
+  }
+}
+
 void CoordinatorMachine::gone(int rank, int incarnation, double now) {
   if (rank < 0 || rank >= count() || member(rank).process.incarnation > incarnation) return;
   if (!std::exchange(member(rank).gone, true) && member(rank).present()) look_for_the_dead(now);

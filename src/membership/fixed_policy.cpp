@@ -37,7 +37,7 @@ void CoordinatorMachine::fixed_tick(double now) {
 }
 
 void CoordinatorMachine::gather(double now) {
-  if (stop_wanted_) return set_task(SegmentEnded{.position = begin_}, Stage::ended, now);
+  if (stop_wanted_) return set_task(SegmentEnded{.position = begin_, .stopped = true}, Stage::ended, now);
   for (int rank = 0; rank < count(); ++rank) {
     // One that still runs was told so by an earlier coordinator.
     if (member(rank).state == Member::State::running && !member(rank).abort) give_up(rank, now);
@@ -101,7 +101,7 @@ Begin CoordinatorMachine::order_of(int rank, const Begin& common) const {
 
 void CoordinatorMachine::fixed_running(double now) {
   if (stop_wanted_) order_halt(now);
-  SegmentEnded ended{.position = begin_};
+  SegmentEnded ended{.position = begin_, .stopped = stop_wanted_};
   for (int rank = 0; rank < count(); ++rank) {
     const Member& is = member(rank);
     if (!takes_part(is)) {

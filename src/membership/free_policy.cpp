@@ -200,7 +200,7 @@ void CoordinatorMachine::free_end(double now) {
   if (failure_) return;
   std::int64_t reached = std::min(over ? least_of_finished() : progress(), options_.total_steps);
   if (over && !stop_wanted_) reached = options_.total_steps;
-  SegmentEnded ended{.position = std::max(reached, stop_wanted_ ? begin_ : end_)};
+  SegmentEnded ended{.position = std::max(reached, stop_wanted_ ? begin_ : end_), .stopped = stop_wanted_};
   for (int rank = 0; rank < count(); ++rank) {
     if (member(rank).has_weights) ended.kept.push_back(rank);
   }

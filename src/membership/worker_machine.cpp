@@ -204,13 +204,14 @@ void WorkerMachine::coordinator_ended(int code) {
 
 void WorkerMachine::tick(double now) {
   if (exit_) return;
+  if (stop_wanted_ && !stop_since_) stop_since_ = now;
   if (!coordinator_) {
-    if (stop_wanted_) {
+    if (unheard(now)) {
       exit_ = Exit{exit_interrupted, ""};
     } else if (now - since_ > options_.patience) {
       exit_ = Exit{exit_data, fmt::format("nobody answers after {:g} s", options_.patience)};
     }
-  } else if (alone(now) || (silent_since_ && stop_wanted_)) {
+  } else if (alone(now) || (silent_since_ && unheard(now))) {
     const bool can_go_on = options_.policy == Policy::free && !options_.sums;
     if (busy_ && can_go_on && !stop_wanted_) return;
     exit_ = Exit{stop_wanted_ ? exit_interrupted : exit_data,

@@ -293,6 +293,7 @@ void Trainer::run_segment(std::int64_t end) {
   };
   try {
     progress_.step = execution_->run(progress_.step, end);
+    if (execution_->stop_was_asked()) stop_requested_ = true;
   } catch (...) {
     progress_.step = std::max(progress_.step, job_->position());
     account();

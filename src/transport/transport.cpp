@@ -314,6 +314,7 @@ void Transport::Implementation::hello(const std::string& identity, const Frame& 
   std::string reason;
   if (greeting.digest != options_.me.digest) {
     reason = "another configuration: all processes of a job need the same options and the same build";
+    listener_.refused(greeting.rank, reason);
   } else {
     reason = listener_.admit(greeting);
   }

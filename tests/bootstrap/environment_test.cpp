@@ -159,6 +159,7 @@ TEST(Environment, refuses_numbers_that_are_none_or_out_of_range) {
     const std::string sentence = refusal(with(torchrun, variables));
     EXPECT_NE(sentence.find(name + " is '" + value + "'"), std::string::npos) << name << "=" << value << ": " << sentence;
   }
+  EXPECT_NE(refusal({{"RANK", "x"}}).find("RANK is 'x'"), std::string::npos) << "though others are missing, too";
 }
 
 }  // namespace bootstrap_environment_test

@@ -1,7 +1,11 @@
 #include "launch/job_file.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -60,6 +64,40 @@ TEST(JobFile, is_refused_when_it_is_none) {
     EXPECT_THROW(job_from_json(text, "job.json"), DataError) << text;
   }
   EXPECT_THROW(read_job("/does/not/exist"), DataError);
+}
+
+TEST(JobFile, is_refused_in_words_of_its_own) {
+  auto without_port = nlohmann::json::parse(to_json(some_job()));
+  without_port["endpoint"] = "zz";
+  for (const std::string& text : {std::string("{}"), std::string("[1"), std::string("[]"), without_port.dump()}) {
+    try {
+      job_from_json(text, "job.json");
+      ADD_FAILURE() << text;
+    } catch (const DataError& error) {
+      const std::string sentence = error.what();
+      EXPECT_EQ(sentence.find("json.exception"), std::string::npos) << sentence;
+      EXPECT_EQ(sentence.find("stoi"), std::string::npos) << sentence;
+    }
+  }
+}
+
+TEST(JobFile, says_why_it_cannot_be_written) {
+  const test::TemporaryDirectory folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit small{100, 100};
+    setrlimit(RLIMIT_FSIZE, &small);
+    try {
+      write_job(folder.path(), some_job());
+    } catch (const DataError& error) {
+      _exit(std::string_view(error.what()).ends_with("File too large") ? 3 : 4);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 3);
 }
 
 double now() {

@@ -105,7 +105,8 @@ TEST_F(Launcher, tells_the_coordinator_which_workers_are_gone_for_good) {
 constexpr const char* until_told = "trap 'touch told.$me; exit 130' TERM; touch ready.$me; await never";
 
 TEST_F(Launcher, passes_the_first_signal_to_the_coordinator_alone) {
-  script(until_told, "await told.coordinator.-1.0; touch spared.$RANK");
+  const std::string begun = "echo $$ > run/.lock; ";  // as the coordinator of a job that has begun
+  script(begun + until_told, "await told.coordinator.-1.0; touch spared.$RANK");
   begin();
   ASSERT_TRUE(appears("ready.coordinator.-1.0"));
   ASSERT_GT(pid_of("worker.1.0"), 0);
@@ -121,9 +122,11 @@ TEST_F(Launcher, passes_the_second_signal_to_all_and_kills_at_the_third) {
   signal_launcher(SIGTERM);
   ASSERT_TRUE(appears("told.coordinator.-1.0"));
   EXPECT_FALSE(exists("told.worker.0.0"));
+  std::this_thread::sleep_for(Patience{}.one_wish);
   signal_launcher(SIGTERM);
   ASSERT_TRUE(appears("told.worker.0.0") && appears("told.worker.1.0"));
   EXPECT_TRUE(lives("coordinator.-1.0"));
+  std::this_thread::sleep_for(Patience{}.one_wish);
   signal_launcher(SIGTERM);
   EXPECT_EQ(end(), 130);
   EXPECT_FALSE(exists("pid.coordinator.-1.1")) << "started again although the job was to end";
@@ -146,7 +149,7 @@ JobRecord small_job(const LaunchOptions& options) {
   return job;
 }
 
-/// One that has failed has told those that it knew; the others would wait for it.
+/// Those that were told the end have ended by then; the others would wait for it.
 TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
   for (const int code : {0, 4}) {
     script("await ready.worker.0.0; exit " + std::to_string(code), "trap 'touch told' TERM; touch ready.$me; await never");
@@ -154,8 +157,9 @@ TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
     begin([this, code] {
       using namespace std::chrono_literals;
       const Patience patience{
-          .after_coordinator = code == 0 ? 50ms : 10min, .after_failed_coordinator = code == 0 ? 10min : 50ms, .after_all_told = 200ms};
-      Supervisor supervisor(small_job(options), {.run = run(), .patience = patience});
+          .after_coordinator = 50ms, .after_code_told = 200ms, .after_lost_coordinator = 10min, .after_all_told = 10min};
+      const Signals signals;
+      Supervisor supervisor(small_job(options), {.run = run(), .patience = patience}, signals);
       supervisor.start();
       return supervisor.run();
     });
@@ -164,6 +168,60 @@ TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
     EXPECT_EQ(record(1).exited, Ending{.signal = 9});
     for (const char* name : {"told", "ready.worker.0.0"}) std::filesystem::remove(file(name));
   }
+}
+
+/// SIGTERM waits until a stopped process goes on.
+TEST_F(Launcher, kills_a_stopped_worker_that_outlives_the_coordinator) {
+  script("await ready; exit 0", "touch ready; kill -STOP $$; await never");
+  std::filesystem::create_directories(run());
+  begin([this] {
+    using namespace std::chrono_literals;
+    const Signals signals;
+    Supervisor supervisor(small_job(options), {.run = run(), .patience = {.after_coordinator = 50ms, .after_code_told = 50ms}},
+                          signals);
+    supervisor.start();
+    return supervisor.run();
+  });
+  EXPECT_EQ(end(), 0);
+  EXPECT_EQ(record(1).exited, Ending{.signal = 9});
+}
+
+TEST_F(Launcher, undoes_a_start_that_a_signal_ends) {
+  script("touch started; await never", "await never");
+  begin();
+  ASSERT_TRUE(appears("started") && appears("pid.worker.1.0"));
+  const auto before = std::chrono::steady_clock::now();
+  signal_launcher(SIGTERM);
+  EXPECT_EQ(end(), 130);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(10)) << "the workers waited for a coordinator";
+  EXPECT_FALSE(exists("run")) << "keys and job.json of a job that has never begun";
+}
+
+TEST_F(Launcher, passes_on_that_a_worker_was_asked_to_stop) {
+  script("trap 'exit 130' TERM; touch ready; await never", "await ready; [ $RANK = 0 ] || exit 0; exit 130");
+  EXPECT_EQ(run_to_end(), 130);
+}
+
+TEST_F(Launcher, signals_of_one_moment_are_one) {
+  script("trap 'touch told' TERM; touch ready.$me; await told; sleep 1; exit 130",
+         "trap 'touch told.$me' TERM; touch ready.$me; await told");
+  begin();
+  ASSERT_TRUE(appears("ready.coordinator.-1.0") && appears("ready.worker.0.0") && appears("ready.worker.1.0"));
+  signal_launcher(SIGTERM);
+  ASSERT_TRUE(appears("told"));
+  signal_launcher(SIGINT);
+  EXPECT_EQ(end(), 130);
+  EXPECT_FALSE(exists("told.worker.0.0") || exists("told.worker.1.0"));
+}
+
+TEST_F(Launcher, fails_when_output_is_lost) {
+  script("echo loss 1", "");
+  begin([this] {
+    dup2(open("/dev/full", O_WRONLY), STDOUT_FILENO);
+    return launch(options);
+  });
+  EXPECT_EQ(end(), 3);
+  EXPECT_NE(text("err").find("could not all be printed"), std::string::npos);
 }
 
 TEST_F(Launcher, says_what_cannot_be_started) {

@@ -8,7 +8,8 @@
 //  3. One step counts once: the run's position never goes back, and it is done when it has all its steps.
 //  4. A sum is the same on all who have it: replicas of a group that sums have summed the same, step by step.
 //  5. The job ends with the right code everywhere: 0 only when it is done, and who is told the end ends with the job's code; who
-//     is not, because its coordinator is lost, never with 0.
+//     is not, because its coordinator is lost, never with 0. After a signal to a worker alone it is 130 in every process, or the
+//     job was over; a segment that ends too soon says that somebody has asked for it, and what has been done is saved.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

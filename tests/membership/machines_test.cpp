@@ -149,6 +149,9 @@ TEST(WorkerMachine, a_worker_that_nobody_welcomes_ends_at_the_first_signal) {
   WorkerMachine worker({.patience = 60, .process = process(0)}, 0);
   worker.stop_requested();
   worker.tick(0.1);
+  EXPECT_TRUE(worker.status(0).stop_wanted) << "who comes now is told so, and ends the whole job";
+  EXPECT_FALSE(std::holds_alternative<Exit>(worker.task()));
+  worker.tick(0.2 + WorkerMachine::longest_wish);
   ASSERT_TRUE(std::holds_alternative<Exit>(worker.task()));
   EXPECT_EQ(std::get<Exit>(worker.task()).code, exit_interrupted);
 }

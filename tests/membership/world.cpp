@@ -53,9 +53,9 @@ Plan plan_of(std::uint64_t seed) {
   plan.slowest = random.chance(0.5) ? 0.005 : random.between(0.005, 0.25);
   const int count = random.below(5);
   for (int i = 0; i < count; ++i) {
-    static constexpr Fault common[] = {Fault::kill_worker, Fault::kill_worker, Fault::kill_worker,     Fault::stop_worker,
-                                       Fault::cut_link,    Fault::cut_link,    Fault::kill_coordinator};
-    const Fault fault = random.chance(0.8) ? common[random.below(7)] : static_cast<Fault>(random.below(faults));
+    static constexpr Fault common[] = {Fault::kill_worker, Fault::kill_worker, Fault::kill_worker,      Fault::stop_worker,
+                                       Fault::cut_link,    Fault::cut_link,    Fault::kill_coordinator, Fault::signal_worker};
+    const Fault fault = random.chance(0.8) ? common[random.below(8)] : static_cast<Fault>(random.below(faults));
     plan.faults.emplace_back(random.between(0, 5), fault);
   }
   std::sort(plan.faults.begin(), plan.faults.end());
@@ -401,12 +401,10 @@ void World::strike(Fault fault) {
       return;
     case Fault::ask_to_stop:
       stop_asked_ = true;
-      if (coordinator_.alive && random_.chance(0.5)) {
-        coordinator_.machine->stop(now_);
-      } else if (is.alive) {
-        is.machine->stop_requested();
-      }
+      if (coordinator_.alive) coordinator_.machine->stop(now_);
       return;
+    case Fault::signal_worker:
+      return worker_is_signalled(rank);
     case Fault::fail_worker:
       if (is.alive && is.running && !is.interrupted) {
         failed_once_ = true;
@@ -416,6 +414,16 @@ void World::strike(Fault fault) {
       }
       return;
   }
+}
+
+void World::worker_is_signalled(int rank) {
+  Worker& is = worker(rank);
+  if (!is.alive) return;
+  is.machine->stop_requested();
+  stop_asked_ = true;
+  const auto& admitted = coordinator_.admitted[static_cast<std::size_t>(rank)];
+  const bool alone = plan_.faults.size() == 1 && plan_.loss == 0;
+  signal_heard_ = alone && coordinator_.alive && !coordinator_.over && admitted && is.welcomed;
 }
 
 // The coordinator's process.
@@ -479,6 +487,7 @@ void World::trainer() {
     if (disk_full_) return job_over(exit_data);
     saved_ = coordinator_.kept;
     saved_position_ = coordinator_.position;
+    coordinator_.stopped = ended->stopped;
     next_segment();
   } else if (const auto* failed = std::get_if<GroupFailed>(&task)) {
     return job_over(failed->code);
@@ -493,16 +502,19 @@ void World::trainer() {
 void World::next_segment() {
   CoordinatorMachine& machine = *coordinator_.machine;
   if (coordinator_.position >= plan_.group.total_steps) return job_over(exit_ok);
-  if (machine.stop_wanted()) return job_over(exit_interrupted);
-  const std::int64_t end =
-      std::min((coordinator_.position / plan_.segment_steps + 1) * plan_.segment_steps, plan_.group.total_steps);
-  machine.run_segment(coordinator_.position, end, now_);
+  if (coordinator_.stopped) return job_over(exit_interrupted);
+  machine.run_segment(coordinator_.position, segment_end(), now_);
   coordinator_acts();
+}
+
+std::int64_t World::segment_end() const {
+  return std::min((coordinator_.position / plan_.segment_steps + 1) * plan_.segment_steps, plan_.group.total_steps);
 }
 
 void World::keep_states(const SegmentEnded& ended) {
   if (trace) fmt::print("{:.3f} segment ended at {}\n", now_, ended.position);
   if (ended.position < coordinator_.position) return wrong("the job went back and said nothing");
+  if (ended.position < segment_end() && !ended.stopped) return wrong("a segment ended too soon, and nobody has asked for it");
   const bool fixed = plan_.group.policy == Policy::fixed;
   for (const int rank : ended.kept) {
     const Replica& got = coordinator_.received[static_cast<std::size_t>(rank)];
@@ -773,6 +785,15 @@ bool World::over() const {
 std::string World::verdict() const {
   for (std::size_t rank = 0; rank < workers_.size(); ++rank) {
     if (workers_[rank].alive) return fmt::format("worker {} never ended", rank);
+  }
+  if (!signal_heard_) return "";
+  // A worker's signal alone: the job ends with what it has, and says so, or it was over before.
+  if (!coordinator_.exit_code) return "a worker's signal, and the coordinator never ended";
+  const int code = *coordinator_.exit_code;
+  if (code != exit_interrupted && code != exit_ok) return fmt::format("a worker's signal ends the job with {}", code);
+  for (std::size_t rank = 0; rank < workers_.size(); ++rank) {
+    if (workers_[rank].exit_code == code) continue;
+    return fmt::format("after a worker's signal worker {} ends with {}, the job with {}", rank, workers_[rank].exit_code, code);
   }
   return "";
 }

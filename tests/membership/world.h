@@ -48,8 +48,18 @@ struct Envelope {
   Replica state;  ///< attached
 };
 
-enum class Fault { kill_worker, stop_worker, cut_link, kill_coordinator, kill_launcher, fill_disk, ask_to_stop, fail_worker };
-inline constexpr int faults = 8;
+enum class Fault {
+  kill_worker,
+  stop_worker,
+  cut_link,
+  kill_coordinator,
+  kill_launcher,
+  fill_disk,
+  ask_to_stop,
+  fail_worker,
+  signal_worker
+};
+inline constexpr int faults = 9;
 
 /// What a history was made of, for the report of one that fails.
 struct Plan {
@@ -118,6 +128,7 @@ class World {
     bool task_taken = false;
     std::optional<int> exit_code;
     int code = 0;
+    bool stopped = false;  // as the trainer has been told
     bool over = false;
   };
   struct Worker {
@@ -169,7 +180,9 @@ class World {
   void trainer();
   void keep_states(const SegmentEnded& ended);
   void next_segment();
+  std::int64_t segment_end() const;
   void job_over(int code);
+  void worker_is_signalled(int rank);
   void worker_acts(int rank);
   void worker_report(int rank, const Message& message, bool with_state);
   void worker_takes(int rank, const Envelope& envelope);
@@ -197,7 +210,7 @@ class World {
   Coordinator coordinator_;
   std::vector<Worker> workers_;
   std::vector<int> restarts_;
-  bool launcher_alive_ = true, disk_full_ = false, stop_asked_ = false, failed_once_ = false;
+  bool launcher_alive_ = true, disk_full_ = false, stop_asked_ = false, signal_heard_ = false, failed_once_ = false;
   std::int64_t saved_position_ = 0;  // checkpoint
   std::vector<Replica> saved_;
   std::map<std::pair<std::int64_t, std::int64_t>, Arithmetic> arithmetic_;  // by version and number

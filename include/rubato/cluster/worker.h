@@ -21,7 +21,8 @@ class Worker {
   /// Asks the coordinator to end the job; callable from a signal handler.
   void request_stop();
   bool stop_requested() const;
-  /// The coordinator has ended with `code`, and it may be that it could not say so; on any thread.
+  /// The coordinator has ended with `code`, and it may be that it could not say so; on any thread, and from a
+  /// signal handler.
   void coordinator_has_ended(ExitCode code);
 
  private:

@@ -28,6 +28,8 @@ class Execution {
   virtual bool pauses_between_segments() const { return true; }
   /// Ends `run` soon; callable from a signal handler.
   virtual void stop() = 0;
+  /// Whether a process that takes part has asked for the end of the job; `run` then ends as after `stop`.
+  virtual bool stop_was_asked() const { return false; }
   /// Seconds of the clock that roles see.
   virtual double now() const = 0;
   virtual const char* kind() const = 0;  ///< "threads", "simulator", "processes"

@@ -136,6 +136,7 @@ struct Rebuild {
 struct SegmentEnded {
   std::int64_t position = 0;
   std::vector<int> kept, absent;
+  bool stopped = false;  ///< somebody, the trainer or a worker, has asked for the end of the job
 };
 struct GroupFailed {
   int code = 0;
@@ -169,6 +170,8 @@ class CoordinatorMachine {
   std::string hello(int rank, const ProcessId& process, const std::string& endpoint, const Status& status, double now);
   void received(int rank, const Message& message, double now);
   void silent(int rank, bool is_silent, double now);
+  /// Who should be worker `rank` of a job that has not begun has another configuration.
+  void turned_away(int rank, const std::string& reason);
   /// The launcher will not start worker `rank` again after incarnation `incarnation`.
   void gone(int rank, int incarnation, double now);
   void tick(double now);

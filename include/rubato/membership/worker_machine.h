@@ -74,6 +74,10 @@ using WorkerTask = std::variant<std::monostate, ForgetTerm, RunSegment, Exit>;
 /// A pure state machine, as CoordinatorMachine.
 class WorkerMachine {
  public:
+  /// Seconds in which a worker that was asked to stop can tell so to a coordinator that it does not hear: the whole job shall
+  /// end.
+  static constexpr double longest_wish = 1;
+
   WorkerMachine(const WorkerOptions& options, double now) : options_(options), since_(now) {}
 
   // What the coordinator says, and what is known of it.
@@ -119,6 +123,8 @@ class WorkerMachine {
   void say_status();
   void settle();
   void interrupt();
+  /// Asked to stop, and nobody has heard of it.
+  bool unheard(double now) const { return stop_since_ && now - *stop_since_ > longest_wish; }
   bool alone(double now) const { return silent_since_ && now - *silent_since_ > options_.patience; }
 
   WorkerOptions options_;
@@ -138,7 +144,7 @@ class WorkerMachine {
   bool holds_ = false, stop_wanted_ = false;
   std::optional<Message> report_;  ///< of the last segment
   std::optional<ProcessId> coordinator_;
-  std::optional<double> silent_since_;
+  std::optional<double> silent_since_, stop_since_;
 };
 
 }  // namespace rubato::membership

@@ -33,6 +33,8 @@ class TransportListener {
   virtual void arrived(int peer, Frame frame) = 0;
   /// `greeting` is of this job. Returns why it is turned away all the same; empty: it belongs from now on.
   virtual std::string admit(const Greeting& greeting) = 0;
+  /// A process with the job's key wanted to be worker `rank`, but has another configuration.
+  virtual void refused(int /*rank*/, const std::string& /*reason*/) {}
   /// The coordinator has answered a hello of this process; its greeting.
   virtual void welcomed(const Greeting& coordinator) = 0;
   /// The coordinator has turned this process away.
