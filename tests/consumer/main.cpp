@@ -128,7 +128,7 @@ void check_refusals(const std::filesystem::path& folder) {
   };
   expect_refusal(with("ddg", "none", {{"accumulate", 8}}), "--accumulate is for --schedule accumulate, not for ddg");
   expect_refusal(with("serial", "easgd", {{"follow-rate", 0.1}}), "--follow-rate is for --coupling follow, not for easgd");
-  expect_refusal(with("accumulate", "none", {{"accumulate", 0}}), "--accumulate 0 must be between 1 and");
+  expect_refusal(with("accumulate", "none", {{"accumulate", 0}}), "--accumulate 0 must be a whole number between 1 and");
   expect_refusal(with("accumulate", "none", {{"accumulate", "many"}}), "--accumulate must be a whole number");
   expect_refusal(with("serial", "follow", {{"follow-rate", 0}}), "--follow-rate 0 ties nothing");
   expect_refusal(with("accumulate", "allreduce", {}), "needs a gradient of every block in every step");
