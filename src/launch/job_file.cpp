@@ -127,7 +127,9 @@ void write_job(const fs::path& run, const JobRecord& job) {
   const Descriptor output(open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   const bool written = output.open() && fchmod(output.number(), 0600) == 0 && write_all(output, text);
   if (!written || std::rename(draft.c_str(), file.c_str()) != 0) {
-    throw DataError(fmt::format("cannot write {}: {}", file.string(), std::strerror(errno)));
+    const int reason = errno;
+    unlink(draft.c_str());
+    throw DataError(fmt::format("cannot write {}: {}", file.string(), std::strerror(reason)));
   }
 }
 

@@ -106,9 +106,14 @@ int launch(const LaunchOptions& options) {
   const FolderBefore before(job.arguments);
   const fs::path run = agree_on_run_folder(job.arguments);
   refuse_when_it_runs(run);
-  write_new_keys(run);
   Supervisor supervisor(job, supervisor_options(options, run), signals);
-  supervisor.start();
+  try {
+    write_new_keys(run);
+    supervisor.start();
+  } catch (const Error&) {
+    before.restore(run);
+    throw;
+  }
   const int code = code_of(supervisor);
   if (supervisor.was_refused()) before.restore(run);
   return code;

@@ -228,6 +228,7 @@ TEST_F(Launcher, says_what_cannot_be_started) {
   options.command = file("missing");
   EXPECT_EQ(run_to_end(), 3);
   EXPECT_NE(text("err").find("missing cannot be started"), std::string::npos);
+  EXPECT_FALSE(exists("run")) << "of a job that has never begun";
 }
 
 TEST_F(Launcher, needs_a_command) {

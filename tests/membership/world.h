@@ -210,7 +210,8 @@ class World {
   Coordinator coordinator_;
   std::vector<Worker> workers_;
   std::vector<int> restarts_;
-  bool launcher_alive_ = true, disk_full_ = false, stop_asked_ = false, signal_heard_ = false, failed_once_ = false;
+  bool launcher_alive_ = true, disk_full_ = false, stop_asked_ = false, signal_heard_ = false, long_way_left_ = false,
+       failed_once_ = false;
   std::int64_t saved_position_ = 0;  // checkpoint
   std::vector<Replica> saved_;
   std::map<std::pair<std::int64_t, std::int64_t>, Arithmetic> arithmetic_;  // by version and number
