@@ -44,7 +44,9 @@ void CoordinatorMachine::gather(double now) {
   }
   const auto there = std::count_if(members_.begin(), members_.end(), [&](const Member& is) { return is_ready(is); });
   const double waited = now - since_;
-  const bool enough = options_.when_worker_dies == WhenWorkerDies::proceed && segment_ > 0 && there > 0 && waited > moment;
+  const auto lost = std::count_if(members_.begin(), members_.end(), [&](const Member& is) { return is.gone && !is_ready(is); });
+  const bool enough = options_.when_worker_dies == WhenWorkerDies::proceed && segment_ > 0 && there > 0 &&
+                      (waited > moment || there + lost == count());
   if (there == count() || enough) {
     if (std::exchange(place_empty_, false)) return go_back(now);
     ++segment_;
@@ -93,8 +95,8 @@ Begin CoordinatorMachine::order_of(int rank, const Begin& common) const {
   if (!is.synced && !pristine) mine.from = Source::part;
   if (options_.parts == 1 && !options_.sums) return mine;
   for (int other = 0; other < count(); ++other) {
-    if (other != rank && is_ready(member(other))) mine.neighbours.push_back({other, member(other).endpoint});
-    if (other != rank && takes_part(member(other))) mine.neighbours.push_back({other, member(other).endpoint});
+    const bool is_one = is_ready(member(other)) || takes_part(member(other));  // has been given its order already
+    if (other != rank && is_one) mine.neighbours.push_back({other, member(other).endpoint});
   }
   return mine;
 }
