@@ -498,7 +498,7 @@ std::string Coordinator::admit(const Greeting& greeting) {
 
 void Coordinator::refused(int rank, const std::string& reason) {
   const std::lock_guard lock(mutex_);
-  machine_.turned_away(rank, reason);
+  machine_.turned_away(rank, reason, now());
   act();
 }
 

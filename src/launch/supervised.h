@@ -18,7 +18,7 @@ struct Patience {
   Time short_life{1000};                          ///< one that lived less pauses twice as long each time
   Time one_wish{2500};  ///< signals to the launcher that come within this time count as one; longer than in its processes
   Time after_coordinator{1000};  ///< for workers to end by themselves when the coordinator has ended; then they are told its code
-  Time after_code_told{10000};   ///< for them to end then; then SIGKILL, which ends stopped processes too
+  Time after_code_told{5000};    ///< for them to end then; then SIGKILL, which ends stopped processes too
   Time after_lost_coordinator{30000};  ///< for workers to end by themselves when a signal has ended the coordinator, then SIGTERM
   Time after_all_told{30000};          ///< for all to end after SIGTERM, then SIGKILL
 };

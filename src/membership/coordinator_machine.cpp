@@ -209,13 +209,10 @@ void CoordinatorMachine::silent(int rank, bool is_silent, double now) {
   }
 }
 
-/// Those who wait for each other would wait for it. A job that runs is not disturbed.
-void CoordinatorMachine::turned_away(int rank, const std::string& reason) {
-  if (rank < 0 || rank >= count() || options_.policy != Policy::fixed) return;
-  const bool needed = stage_ == Stage::gathering && segment_ == 0 && options_.incarnation == 0;
-  if (needed && member(rank).state == Member::State::missing) {
-    fail(exit_usage, fmt::format("worker {} has {}", rank, reason));
-  }
+void CoordinatorMachine::turned_away(int rank, const std::string& reason, double now) {
+  if (rank < 0 || rank >= count() || member(rank).wrong_since) return;
+  member(rank).wrong_since = now;
+  member(rank).wrong = reason;
 }
 
 void CoordinatorMachine::gone(int rank, int incarnation, double now) {

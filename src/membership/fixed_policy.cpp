@@ -53,6 +53,11 @@ void CoordinatorMachine::gather(double now) {
     halt_.reset();
     return set_task(OpenSegment{segment_, begin_, end_}, Stage::opening, now);
   }
+  for (int rank = 0; rank < count() && segment_ == 0; ++rank) {
+    const Member& is = member(rank);
+    if (is.state != Member::State::missing || !is.wrong_since || now - *is.wrong_since <= longest_doubt) continue;
+    return fail(exit_usage, fmt::format("worker {} has {}", rank, is.wrong));
+  }
   if (waited <= options_.patience) return;
   fail(exit_data, fmt::format("{} of {} workers are there after {:g} s (--patience): start the others, or fewer with --resume",
                               there, count(), options_.patience));

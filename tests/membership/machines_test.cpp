@@ -145,6 +145,19 @@ TEST(WorkerMachine, ends_with_the_jobs_code_and_tells_the_coordinator) {
   EXPECT_TRUE(exit->told);
 }
 
+TEST(CoordinatorMachine, waits_for_the_right_process_once_a_wrong_one_has_come) {
+  for (const bool comes : {false, true}) {
+    CoordinatorMachine job({.workers = 1, .patience = 60});
+    job.run_segment(0, 10, 0);
+    job.turned_away(0, "another configuration", 1);
+    if (comes) job.hello(0, process(0), "e", {.serial = 1, .process = process(0)}, 2);
+    job.tick(1.5 + CoordinatorMachine::longest_doubt);
+    const auto* failed = std::get_if<GroupFailed>(&job.task());
+    EXPECT_EQ(failed == nullptr, comes);
+    if (failed != nullptr) EXPECT_EQ(failed->code, exit_usage);
+  }
+}
+
 TEST(WorkerMachine, a_worker_that_nobody_welcomes_ends_at_the_first_signal) {
   WorkerMachine worker({.patience = 60, .process = process(0)}, 0);
   worker.stop_requested();

@@ -76,6 +76,8 @@ struct Member {
   bool has_weights = false;
   double weights_at = 0;
   double heard = 0, came = 0, died = 0;
+  std::optional<double> wrong_since;         ///< before it came: another wanted its place
+  std::string wrong;                         ///< why that was turned away
   Phase phase = Phase::idle;                 ///< as it said last
   std::int64_t delivered = -1;               ///< segment whose end it has reported in this term
   std::optional<Begin> order;                ///< what it is to run
@@ -159,8 +161,9 @@ class CoordinatorMachine {
   /// Seconds before an order is sent again, and between two farewells.
   static constexpr double resend = 1, say_end_every = 0.3;
   /// Longest waits: for workers to say where they are after the coordinator has been started again, for weights, for those that
-  /// are told the end, for those that are still on their way when a job fails.
-  static constexpr double longest_return = 2, longest_weights = 1.5, longest_farewell = 5, longest_welcome = 3;
+  /// are told the end, for those that are still on their way when a job fails; `longest_doubt`: for the right process of a rank,
+  /// once a wrong one has come.
+  static constexpr double longest_return = 2, longest_doubt = 5, longest_weights = 1.5, longest_farewell = 5, longest_welcome = 3;
 
   explicit CoordinatorMachine(const GroupOptions& options);
 
@@ -170,8 +173,8 @@ class CoordinatorMachine {
   std::string hello(int rank, const ProcessId& process, const std::string& endpoint, const Status& status, double now);
   void received(int rank, const Message& message, double now);
   void silent(int rank, bool is_silent, double now);
-  /// Who should be worker `rank` of a job that has not begun has another configuration.
-  void turned_away(int rank, const std::string& reason);
+  /// Somebody with the job's key wanted to be worker `rank`, but has another configuration.
+  void turned_away(int rank, const std::string& reason, double now);
   /// The launcher will not start worker `rank` again after incarnation `incarnation`.
   void gone(int rank, int incarnation, double now);
   void tick(double now);
