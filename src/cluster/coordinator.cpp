@@ -60,7 +60,8 @@ std::vector<std::pair<int, int>> gone_by_the_launcher(const std::filesystem::pat
   std::vector<std::pair<int, int>> gone;
   try {
     if (!std::filesystem::exists(job_file)) return {};
-    for (const auto& process : nlohmann::json::parse(read_file(job_file)).at("processes")) {
+    const auto json = nlohmann::json::parse(read_file(job_file));
+    for (const auto& process : json.at("processes")) {
       if (!process.at("exited").is_null()) gone.emplace_back(process.at("rank"), process.at("incarnation"));
     }
   } catch (const std::exception&) {

@@ -224,7 +224,7 @@ void CoordinatorMachine::gone(int rank, int incarnation, double now) {
 void CoordinatorMachine::look_for_the_dead(double now) {
   for (int rank = 0; rank < count(); ++rank) {
     const Member& is = member(rank);
-    const bool quiet = is.silent || now - is.heard > options_.silence;
+    const bool quiet = is.silent || now - is.heard > std::min(options_.silence, words_of_the_dead);
     if (is.gone && quiet && is.present()) mark_dead(rank, now);
   }
 }

@@ -10,7 +10,6 @@ namespace rubato::membership {
 namespace {
 
 constexpr std::int64_t the_run = 1;      ///< the only segment of a worker
-constexpr double words_of_the_dead = 1;  ///< seconds that what a dead worker has sent may be on its way
 
 }  // namespace
 

@@ -159,6 +159,8 @@ TEST_F(Deaths, who_is_not_started_again_is_done_without) {
     ASSERT_TRUE(eventually([&] { return all_have_passed(3, 20); })) << log();
     end_of(1);
     const std::int64_t at_death = worker(0).value("step", std::int64_t{0});
+    EXPECT_TRUE(eventually([&] { return worker(1).value("state", "") == "dead"; }, 8s)) << "the launcher has seen its end\n"
+                                                                                        << log();
     EXPECT_TRUE(eventually([&] { return worker(0).value("step", std::int64_t{0}) > at_death + 200; })) << coupling << "\n"
                                                                                                        << log();
     launcher.end(SIGTERM);

@@ -160,6 +160,8 @@ class CoordinatorMachine {
  public:
   /// Seconds before an order is sent again, and between two farewells.
   static constexpr double resend = 1, say_end_every = 0.3;
+  /// Seconds that what a dead worker has sent may be on its way.
+  static constexpr double words_of_the_dead = 1;
   /// Longest waits: for workers to say where they are after the coordinator has been started again, for weights, for those that
   /// are told the end, for those that are still on their way when a job fails; `longest_doubt`: for the right process of a rank,
   /// once a wrong one has come.
