@@ -157,7 +157,7 @@ TEST_F(Launcher, ends_workers_that_outlive_the_coordinator) {
     begin([this, code] {
       using namespace std::chrono_literals;
       const Patience patience{
-          .after_coordinator = 50ms, .after_code_told = 200ms, .after_lost_coordinator = 10min, .after_all_told = 10min};
+          .after_coordinator = 50ms, .after_code_told = 1500ms, .after_lost_coordinator = 10min, .after_all_told = 10min};
       const Signals signals;
       Supervisor supervisor(small_job(options), {.run = run(), .patience = patience}, signals);
       supervisor.start();
