@@ -137,6 +137,13 @@ void Trainer::check_same_run(const CheckpointFolder::Found& found) const {
         "start a new run with --init-from {}",
         folder_.string(), *flag, file, folder_.string()));
   }
+  const std::int64_t taken = step_among(plan_.options.replicas, found.progress);
+  const bool another_length = saved.steps != plan_.options.steps || saved.epochs != plan_.options.epochs;
+  if (another_length && plan_.total_steps < taken) {
+    throw UsageError(
+        fmt::format("--resume {}: the run has taken {} steps already, and is to end after {}: give more --steps or --epochs",
+                    folder_.string(), taken, plan_.total_steps));
+  }
   if (!found.progress.staleness.empty() && found.progress.staleness.size() != plan_.model.blocks.size()) {
     throw DataError(fmt::format("{} has figures of {} blocks, the model {} has {}: it is damaged",
                                 (found.folder / "state.json").string(), found.progress.staleness.size(), plan_.options.model,

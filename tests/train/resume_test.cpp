@@ -226,6 +226,16 @@ TEST_F(Resume, a_run_that_has_reached_its_target_is_over) {
   }
 }
 
+TEST_F(Resume, a_run_cannot_end_before_what_it_has_taken) {
+  TrainOptions o = options("serial", "none", "run");
+  o.steps = 20;
+  train(o);
+  TrainOptions shorter = resumed("run");
+  shorter.steps = 10;
+  EXPECT_THROW(train(shorter), UsageError);
+  EXPECT_EQ(train(resumed("run"))["steps"], 20) << "nothing was written";
+}
+
 TEST_F(Resume, a_higher_target_has_a_time_of_its_own) {
   TrainOptions o = options("serial", "none", "run");
   o.steps = 500;
