@@ -9,7 +9,7 @@
 namespace rubato::membership {
 namespace {
 
-constexpr std::int64_t the_run = 1;      ///< the only segment of a worker
+constexpr std::int64_t the_run = 1;  ///< the only segment of a worker
 
 }  // namespace
 

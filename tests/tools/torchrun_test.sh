@@ -12,6 +12,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/bin"
 printf '#!/bin/sh\nexec "%s" -m torch.distributed.run "$@"\n' "$python" >"$scratch/bin/torchrun"
+# shellcheck disable=SC2016 # for the script that is written
 printf '#!/bin/sh\necho "$WORLD_SIZE $MASTER_ADDR $*" >"%s/said.$RANK"\n' "$scratch" >"$scratch/bin/rubato"
 chmod +x "$scratch/bin/torchrun" "$scratch/bin/rubato"
 touch "$scratch/job.keys"

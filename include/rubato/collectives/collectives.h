@@ -23,8 +23,8 @@ class Rendezvous {
 
 /// all_reduce between processes, on c10d's Gloo backend. One group of connections for each name of a sum. Thread-safe.
 ///
-/// When a member dies, those left get a new version of the members (`set_members`) and finish the sum without it. Some of them may
-/// have finished it with the dead one's part: they give the others their result, so that all go on from the same
+/// When a member dies, those left get a new version of the members (`set_members`) and finish the sum without it. Some of them
+/// may have finished it with the dead one's part: they give the others their result, so that all go on from the same
 /// (membership::SumMachine).
 class Collectives {
  public:

@@ -14,8 +14,8 @@ class RecordWriter {
   enum class Open { truncate, append };
   /// DataError when the file cannot be made.
   RecordWriter(const std::filesystem::path& path, Open how);
-  /// False when the disk did not take the whole record. The file then ends with the record before it, and nothing more is written:
-  /// a gap would make what follows unreadable, or something else than what was meant.
+  /// False when the disk did not take the whole record. The file then ends with the record before it, and nothing more is
+  /// written: a gap would make what follows unreadable, or something else than what was meant.
   bool write(const std::string& bytes);
 
  private:
