@@ -38,6 +38,16 @@ class StopAtFirstTest final : public TrainListener {
 
 class Resume : public ::testing::Test {
  protected:
+  /// Summary of "run", which ends where 30 % are reached, well before 500 steps.
+  Json train_to_a_target() {
+    TrainOptions o = options("serial", "none", "run");
+    o.steps = 500;
+    o.lr_schedule = "constant";
+    o.lr_step_epochs = TrainOptions{}.lr_step_epochs;
+    o.lr_step_factor = TrainOptions{}.lr_step_factor;
+    o.target_accuracy = 30;
+    return train(o);
+  }
   void SetUp() override {
     fs::create_directory(data());
     test::write_small_mnist(data());
@@ -212,13 +222,7 @@ TEST_F(Resume, a_finished_run_keeps_its_figures) {
 }
 
 TEST_F(Resume, a_run_that_has_reached_its_target_is_over) {
-  TrainOptions o = options("serial", "none", "run");
-  o.steps = 500;
-  o.lr_schedule = "constant";
-  o.lr_step_epochs = TrainOptions{}.lr_step_epochs;
-  o.lr_step_factor = TrainOptions{}.lr_step_factor;
-  o.target_accuracy = 30;
-  const Json before = train(o);
+  const Json before = train_to_a_target();
   ASSERT_LT(before["steps"].get<int>(), 500);
   const Json after = train(resumed("run"));
   for (const char* key : {"steps", "weights_digest", "test_accuracy", "seconds_to_target", "status"}) {
@@ -237,13 +241,7 @@ TEST_F(Resume, a_run_cannot_end_before_what_it_has_taken) {
 }
 
 TEST_F(Resume, a_higher_target_has_a_time_of_its_own) {
-  TrainOptions o = options("serial", "none", "run");
-  o.steps = 500;
-  o.lr_schedule = "constant";
-  o.lr_step_epochs = TrainOptions{}.lr_step_epochs;
-  o.lr_step_factor = TrainOptions{}.lr_step_factor;
-  o.target_accuracy = 30;
-  const Json before = train(o);
+  const Json before = train_to_a_target();
   ASSERT_LT(before["steps"].get<int>(), 500);
   TrainOptions higher = resumed("run");
   higher.target_accuracy = 100;
